@@ -1,0 +1,46 @@
+"""deadrelu: which units of a PyTorch model are dead, since when, what killed them, and how sure that is.
+
+The names below are loaded on first use: `import deadrelu` imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .screens import register_screen
+
+if TYPE_CHECKING:
+    from .auditing import audit as audit
+    from .errors import DeadReluError as DeadReluError
+    from .kinds import Kind as Kind
+    from .kinds import register_kind as register_kind
+    from .report import Report as Report
+    from .report import SiteReport as SiteReport
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DeadReluError": "errors",
+    "Kind": "kinds",
+    "Report": "report",
+    "SiteReport": "report",
+    "audit": "auditing",
+    "register_kind": "kinds",
+}
+
+__all__ = sorted([*_HOME, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
+
+register_screen("text", "deadrelu.render.terminal:to_text")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

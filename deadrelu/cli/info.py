@@ -1,0 +1,60 @@
+"""`deadrelu info`: versions, devices, what is installed."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import typer
+
+from .. import __version__
+
+_NEEDED = ("numpy", "rich", "typer", "tensorboard")
+_OPTIONAL = {
+    "scikit-learn": "deadrelu demo; pip install 'deadrelu[demo]'",
+    "safetensors": "--data FILE.safetensors; pip install 'deadrelu[safetensors]'",
+    "pillow": "--data FOLDER of images; pip install 'deadrelu[images]'",
+    "transformers": "Hugging Face models in your factories; pip install transformers",
+}
+
+
+def info() -> None:
+    """Show versions, devices and what is installed."""
+    lines = {
+        "deadrelu": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": _torch(),
+        "devices": _devices(),
+    }
+    lines.update({name: _version(name) or "not installed, and needed: pip install deadrelu" for name in _NEEDED})
+    lines.update({name: _version(name) or f"not installed; for {use}" for name, use in _OPTIONAL.items()})
+    width = max(map(len, lines)) + 2
+    for name, value in lines.items():
+        typer.echo(f"{name:<{width}}{value}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _torch() -> str:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library of torch that does not load
+        return f"cannot be imported ({error}); pip install torch"
+    return f"{torch.__version__}, {torch.get_num_threads()} threads"
+
+
+def _devices() -> str:
+    try:
+        import torch
+    except (ImportError, OSError):
+        return "unknown without torch"
+    names = ["cpu"]
+    names += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return ", ".join(names)

@@ -1,0 +1,131 @@
+"""Counts: the sufficient statistics of one site.
+
+They merge by + or max, so that calls, batches, windows and ranks are one operation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .kernels import Plan, engaged_count, magnitude, maximum, square_sum
+from .kinds import Kind
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnitCounts:
+    """What was counted of one site, on the host. Arrays have shape (units,).
+
+    Attributes:
+        samples: samples seen.
+        positions: (sample, position) pairs seen.
+        active: pairs in which the unit was engaged.
+        active_samples: samples with an engaged position.
+        max_z: largest pre-activation, NaN where there was no other.
+        magnitude: sum of |h| over all pairs; NaN where the output was not seen.
+        grad_square: sum of (dL/dz)^2, None if no gradient was measured.
+        grad_max: largest |dL/dz|, None if no gradient was measured.
+        grad_positions: pairs whose gradient was seen.
+    """
+
+    samples: int
+    positions: int
+    active: NDArray[np.int64]
+    active_samples: NDArray[np.int64]
+    max_z: NDArray[np.float64]
+    magnitude: NDArray[np.float64]
+    grad_square: NDArray[np.float64] | None
+    grad_max: NDArray[np.float64] | None
+    grad_positions: int
+
+
+class SiteCounter:
+    """Adds up the calls of one site on their device.
+
+    Memory is O(units), and one byte per sample and unit until a forward pass ends.
+    """
+
+    def __init__(self, units: int, device: torch.device) -> None:
+        zeros = torch.zeros(4, units, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+        self.samples = 0
+        self.positions = 0
+        self.calls = 0
+        self._active, self._active_samples, self._magnitude, self._grad_square = zeros
+        self._max_z = torch.full_like(self._active, torch.nan)
+        self._grad_max = torch.zeros_like(self._active)
+        self._grad_positions = 0
+        self._output_positions = 0
+        self._fired: torch.Tensor | None = None
+
+    def observe(self, z: torch.Tensor, kind: Kind, plan: Plan) -> None:
+        """Count one call: z, before any in-place overwrite."""
+        counts = engaged_count(z, kind, plan)
+        self.add(counts, maximum(z, plan), plan)
+
+    def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan) -> None:
+        """Add one call whose engaged positions (samples, units) and maxima (units,) are known."""
+        self._active += counts.sum(0, dtype=self._active.dtype)
+        torch.fmax(self._max_z, top, out=self._max_z)
+        fired = counts > 0
+        self.positions += plan.sample_count * plan.position_count
+        self.calls += 1
+        if self._fired is None:
+            self._fired = fired
+        elif len(self._fired) == len(fired):
+            self._fired |= fired
+        else:  # a call that lost the batch axis beside one that did not: it fired for some sample
+            few, many = sorted((self._fired, fired), key=len)
+            many[0] |= few.any(0)
+            self._fired = many
+
+    def observe_output(self, h: torch.Tensor, kind: Kind, plan: Plan) -> None:
+        """Add the output of one call."""
+        self._magnitude += magnitude(h, kind, plan)
+        self._output_positions += plan.sample_count * plan.position_count
+
+    def observe_gradient(self, g: torch.Tensor, plan: Plan) -> None:
+        """Add dL/dz of one call."""
+        self._grad_square += square_sum(g, plan)
+        torch.fmax(self._grad_max, maximum(g.detach().abs(), plan), out=self._grad_max)
+        self._grad_positions += plan.sample_count * plan.position_count
+
+    def end_forward(self) -> None:
+        """Close a forward pass: a sample that fired in any of its calls fired once."""
+        if self._fired is None:
+            return
+        self._active_samples += self._fired.sum(0)
+        self.samples += len(self._fired)
+        self._fired = None
+
+    def drop_forward(self) -> None:
+        """Forget which samples fired in a forward pass that did not end."""
+        self._fired = None
+
+    def host(self) -> UnitCounts:
+        """Return the counts on the host: the one place that waits for the device."""
+        values = torch.stack(
+            [
+                self._active,
+                self._active_samples,
+                self._max_z,
+                self._magnitude,
+                self._grad_square,
+                self._grad_max,
+            ]
+        )
+        active, samples, top, size, square, grad_max = values.cpu().double().numpy()
+        seen = self._grad_positions > 0
+        return UnitCounts(
+            samples=self.samples,
+            positions=self.positions,
+            active=np.rint(active).astype(np.int64),
+            active_samples=np.rint(samples).astype(np.int64),
+            max_z=top,
+            magnitude=size if self._output_positions else np.full_like(size, np.nan),
+            grad_square=square if seen else None,
+            grad_max=grad_max if seen else None,
+            grad_positions=self._grad_positions,
+        )

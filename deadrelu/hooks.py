@@ -1,0 +1,367 @@
+"""Watcher: sees every activation that a forward pass executes, and counts what its units do.
+
+A function mode sees every torch call, those of modules included, whatever its spelling; module hooks only keep the
+path of the module that runs. In a call: no wait for the device, no reference to an activation kept past the forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from . import tracing
+from .counts import SiteCounter
+from .kernels import Plan
+from .kinds import KINDS, Arguments, Kind, is_activation_module, kind_of_function, kind_of_module, refined
+from .producers import ProducerInputs
+from .sites import Key, Site, Sites, calling_line
+from .tracing import NOTHING, ParameterNames, Trace, Tracer, Traces, tensors_of
+
+_FUSED = {
+    "rnn_relu": "relu",
+    "rnn_relu_cell": "relu",
+    "rnn_tanh": "tanh",
+    "rnn_tanh_cell": "tanh",
+    "lstm": "sigmoid and tanh",
+    "lstm_cell": "sigmoid and tanh",
+    "gru": "sigmoid and tanh",
+    "gru_cell": "sigmoid and tanh",
+}
+_CLAMPS = frozenset(("clamp", "clip", "clamp_min"))
+_MAXIMA = frozenset(("maximum", "max", "fmax", "amax"))
+
+
+@dataclass(slots=True)
+class Frame:
+    """A module that is running."""
+
+    path: str
+    module: nn.Module
+    inputs: tuple[Any, ...]
+    call: ActivationCall | None = None
+
+
+@dataclass(slots=True)
+class ActivationCall:
+    """One activation call between its input and its output.
+
+    Attributes:
+        counter: where its output is counted, None if it is not.
+        kind: what the activation does.
+        plan: how z and its output are reduced.
+        shape: the shape of z.
+        trace: what is known of the output, None if that follows from the op.
+    """
+
+    counter: SiteCounter | None
+    kind: Kind
+    plan: Plan
+    shape: torch.Size
+    trace: Trace | None
+
+
+class Watcher(TorchFunctionMode):
+    """Finds the sites of a model and counts them, while it is attached.
+
+    Args:
+        model: the model, wrappers removed.
+        include, exclude: patterns of site names (`fnmatch`); None includes all.
+        gradients: also measure dL/dz of the backward pass that follows each forward.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        include: Iterable[str] | str | None = None,
+        exclude: Iterable[str] | str | None = None,
+        gradients: bool = False,
+    ) -> None:
+        super().__init__()
+        self.sites = Sites(include, exclude)
+        self.inputs = ProducerInputs()
+        self.counters: dict[str, SiteCounter] = {}
+        self.unsupported: dict[str, str] = {}
+        self._gradients = gradients
+        self._paths = tracing.module_paths(model)
+        self._called: set[nn.Module] = set()
+        self._frames: list[Frame] = []
+        self._absorbed = 0
+        self._calls: dict[str, int] = {}
+        self._zeros: dict[int, bool] = {}
+        self._handles: list[Any] = []
+        self._names = ParameterNames(model, self._scope)
+        self._tracer = Tracer(Traces(), self._names, self._scope, self._on_producer)
+        for module, path in self._paths.items():
+            if isinstance(module, torch.jit.ScriptModule) and not _inside_script(path, self._paths):
+                self.unsupported[path] = (
+                    "scripted: TorchScript runs outside of Python; audit the module it was made from"
+                )
+
+    # -- attaching -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def attached(self) -> Iterator[Watcher]:
+        """See every forward pass inside of the block; leaves no hook behind."""
+        handles = []
+        try:
+            for module in self._paths:
+                if isinstance(module, torch.jit.ScriptModule):
+                    continue
+                handles.append(module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True))
+                handles.append(module.register_forward_hook(self._leave_module, always_call=True))
+            with self:
+                yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._frames.clear()
+            self._forget()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing inside of the block."""
+        self._absorbed += 1
+        try:
+            yield
+        finally:
+            self._absorbed -= 1
+
+    def begin(self, inputs: Iterable[Any], batch_dim: int, batch: int | None) -> None:
+        """Start a forward pass on these input tensors, of which dimension `batch_dim` holds `batch` samples."""
+        self._forget()
+        self._tracer.unbatched = False
+        self._tracer.batch = batch
+        for tensor in tensors_of(inputs):
+            self._tracer.traces.put(tensor, tracing.input_trace(tensor, batch_dim, batch))
+
+    def end(self) -> int:
+        """End a forward pass (and its backward pass, if any). Returns the number of samples it held."""
+        for counter in self.counters.values():
+            counter.end_forward()
+        for site in self.sites:
+            site.calls = max(site.calls, self._calls.get(site.name, 0))
+        self.inputs.settle()
+        self._forget()
+        return 1 if self._tracer.unbatched or self._tracer.batch is None else self._tracer.batch
+
+    @property
+    def uncalled(self) -> list[str]:
+        """Paths of the activation modules that no forward pass reached."""
+        return [p for m, p in self._paths.items() if m not in self._called and is_activation_module(m)]
+
+    def _forget(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for counter in self.counters.values():
+            counter.drop_forward()
+        self._handles.clear()
+        self._calls.clear()
+        self._names.forget()
+        self._tracer.traces.clear()
+
+    # -- modules -------------------------------------------------------------------------------------------------
+
+    def _scope(self) -> str:
+        return self._frames[-1].path if self._frames else ""
+
+    def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._called.add(module)
+        leaf = next(module.children(), None) is None
+        frame = Frame(self._paths[module], module, (*args, *kwargs.values()) if leaf else ())
+        self._frames.append(frame)
+        kind = None if self._absorbed else kind_of_module(module)
+        if kind is not None:
+            z = next(iter(tensors_of(frame.inputs)), None)
+            with torch._C.DisableTorchFunction():
+                frame.call = self._call(z, kind, kind.name, self._trace(z)) if z is not None else None
+            self._absorbed += frame.call is not None
+
+    def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
+        while self._frames:
+            frame = self._frames.pop()
+            if frame.call is not None:
+                self._absorbed -= 1
+                if frame.module is module and isinstance(out, torch.Tensor):
+                    with torch._C.DisableTorchFunction():
+                        self._returned(frame.call, out)
+            if frame.module is module:
+                break
+
+    # -- functions -----------------------------------------------------------------------------------------------
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = tracing.canonical_name(func)
+        if tracing.is_blind(name):
+            return func(*args, **kwargs)
+        arguments = Arguments(args, kwargs)
+        call = None if self._absorbed else self._activation(name, arguments)
+        out = func(*args, **kwargs)
+        if call is None or call.trace is None:
+            self._propagate(name, arguments, out)
+        if call is not None:
+            self._returned(call, out)
+        return out
+
+    def _activation(self, name: str, arguments: Arguments) -> ActivationCall | None:
+        """Count the activation that a call is, before it runs (it may overwrite z); None if it is none."""
+        kind = kind_of_function(name)
+        if kind is not None:
+            if name in _CLAMPS:
+                arguments = self._plain_bounds(arguments)
+            kind = refined(kind, arguments)
+            x = arguments.get(0, "input", arguments.kwargs.get("self"))
+            if kind is None or not _countable(x):
+                return None
+            if name in _CLAMPS and not self._has_units(x):
+                return None  # bounds on masks, lengths and distances are no activations
+            z = x if kind.gate is None else kind.gate(x, arguments)
+            return self._call(z, kind, name, tracing.sliced(self._trace(x), x, z))
+        if name in _MAXIMA:
+            return self._maximum(name, arguments)
+        return None
+
+    def _plain_bounds(self, arguments: Arguments) -> Arguments:
+        """clamp(min=tensor(0.0)) is clamp(min=0)."""
+
+        def plain(value: Any) -> Any:
+            return 0.0 if isinstance(value, torch.Tensor) and value.numel() == 1 and self._is_zero(value) else value
+
+        args = (*arguments.args[:1], *map(plain, arguments.args[1:]))
+        return Arguments(args, {k: v if k == "input" else plain(v) for k, v in arguments.kwargs.items()})
+
+    def _maximum(self, name: str, arguments: Arguments) -> ActivationCall | None:
+        """maximum(x, 0) is a rectifier; the maximum of pieces with producers of their own is a maxout."""
+        x, other = arguments.get(0, "input"), arguments.get(1, "other")
+        if _countable(x) and _countable(other):
+            for z, floor in ((x, other), (other, x)):
+                if self._has_units(z) and self._is_zero(floor) and floor.numel() in (1, z.numel()):
+                    return self._call(z, KINDS["maximum"], name, self._trace(z))
+        pieces = tracing.maxout_pieces(self._tracer, name, arguments)
+        if pieces is None:
+            return None
+        margin, trace, h = pieces
+        call = self._call(margin, KINDS["maxout"], name, trace)
+        self._returned(call, h)
+        return ActivationCall(None, call.kind, call.plan, call.shape, None)
+
+    def _propagate(self, name: str, arguments: Arguments, out: Any) -> None:
+        if name in _FUSED:
+            reason = f"fused: the {_FUSED[name]} inside of {name} cannot be seen from Python"
+            self.unsupported.setdefault(self._scope() or f"{name}()", reason)
+        try:
+            tracing.propagate(name, self._tracer, arguments, out)
+        except Exception as error:  # an op called in a way that its handler does not know: its result is untraced
+            place = f"{self._scope()}.{name}()".lstrip(".")
+            self.unsupported.setdefault(
+                place, f"not followed ({type(error).__name__}: {error}); units behind it may be guessed"
+            )
+
+    # -- sites ---------------------------------------------------------------------------------------------------
+
+    def _trace(self, z: torch.Tensor) -> Trace:
+        trace = self._tracer.traces.get(z)
+        if trace is not None:
+            return trace
+        name = self._names(z)
+        return NOTHING if name is None else Trace(None, (name,), frozenset((name,)))
+
+    def _has_units(self, z: torch.Tensor) -> bool:
+        trace = self._tracer.traces.get(z)
+        return trace is not None and trace.layout is not None and trace.layout.units is not None
+
+    def _is_zero(self, tensor: torch.Tensor) -> bool:
+        trace = self._tracer.traces.get(tensor)
+        if trace is not None:
+            return trace.zero
+        if self._names(tensor) is not None:
+            return False
+        # A buffer or a constant from elsewhere: its value decides, looked up once.
+        key = id(tensor)
+        if key not in self._zeros:
+            self._zeros[key] = not bool(tensor.any())
+        return self._zeros[key]
+
+    def _call(self, z: torch.Tensor, kind: Kind, function: str, trace: Trace) -> ActivationCall:
+        layout, guessed = tracing.site_layout(
+            trace, tuple(z.shape), self._tracer.batch, unbatched=self._tracer.unbatched
+        )
+        mapped = z
+        z, layout = tracing.unmapped(z, layout, self._tracer.batch)
+        plan = tracing.plan(layout)
+        after = Trace(layout, (), frozenset(mark for mark in trace.lineage if isinstance(mark, str)))
+        site = self._site(z, kind, function, trace, plan.unit_count, layout.unit_dim)
+        if site is None:
+            return ActivationCall(None, kind, plan, z.shape, after)
+        site.producers.update(dict.fromkeys(trace.producers))
+        site.guessed |= guessed
+        site.batch_lost |= layout.samples is None and not self._tracer.unbatched and self._tracer.batch != 1
+        counter = self.counters.get(site.name)
+        if counter is None:
+            counter = self.counters[site.name] = SiteCounter(plan.unit_count, z.device)
+        if self._gradients and z.requires_grad:
+            seen: SiteCounter = counter
+            if mapped is z:  # inside of a vmap a hook would see what it cannot reduce
+                hook = z.register_hook(lambda g: seen.observe_gradient(g, plan))  # type: ignore[no-untyped-call]
+                self._handles.append(hook)
+        # A checkpointed block runs again for its gradients; an expert may get no token.
+        if torch._C._current_graph_task_id() != -1 or not z.numel():
+            return ActivationCall(None, kind, plan, z.shape, after)
+        self._calls[site.name] = self._calls.get(site.name, 0) + 1
+        counter.observe(z, kind, plan)
+        return ActivationCall(counter, kind, plan, z.shape, after)
+
+    def _site(
+        self, z: torch.Tensor, kind: Kind, function: str, trace: Trace, units: int, unit_dim: int | None
+    ) -> Site | None:
+        frame = self._frames[-1] if self._frames else None
+        path = frame.path if frame is not None else ""
+        module = frame is not None and path != "" and _is_activation(frame, z)
+        key: Key = (path, function, trace.lineage, units)
+        known, site = self.sites.find(key)
+        if known:
+            return site
+        base = path if module else f"{path}.{function}()".lstrip(".")
+        return self.sites.add(key, base, kind, None if module else calling_line(), unit_dim)
+
+    def _returned(self, call: ActivationCall, out: Any) -> None:
+        if not isinstance(out, torch.Tensor):
+            return
+        if call.counter is not None:
+            h = tracing.unmapped(out, None, None)[0]
+            if h.shape == call.shape:
+                call.counter.observe_output(h, call.kind, call.plan)
+        if call.trace is not None:
+            self._tracer.traces.put(out, call.trace)
+        elif (trace := self._tracer.traces.get(out)) is not None:
+            self._tracer.traces.put(out, Trace(trace.layout, (), trace.lineage))
+
+    def _on_producer(self, name: str, x: torch.Tensor, groups: int, dim: int) -> None:
+        if torch._C._current_graph_task_id() == -1:
+            self.inputs.observe(name, tracing.unmapped(x, None, None)[0], groups, dim)
+
+
+def _countable(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided
+
+
+def _is_activation(frame: Frame, z: torch.Tensor) -> bool:
+    """True if the running module is an activation module: a known one, or one that applies a function to its input."""
+    if frame.call is not None or is_activation_module(frame.module):
+        return True
+    own = next(frame.module.parameters(recurse=False), None) is not None
+    return not own and any(z is given for given in frame.inputs)
+
+
+def _inside_script(path: str, paths: dict[nn.Module, str]) -> bool:
+    return any(
+        isinstance(module, torch.jit.ScriptModule) and other != path and path.startswith(f"{other}." if other else "")
+        for module, other in paths.items()
+    )

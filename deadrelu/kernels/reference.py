@@ -1,0 +1,107 @@
+"""Reference kernels in plain torch: what every faster kernel must equal to the last count.
+
+Chosen for what is cheap on a CPU: a comparison written into floats is vectorised and summed at the speed of memory,
+while a comparison to bool and its sum cost several times the ReLU that they observe. Work is cut into blocks that
+stay in the cache, so that no second activation-sized buffer is ever needed. Nothing here synchronises with a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from ..kinds import Kind
+from .plan import Plan
+
+BLOCK = 1 << 18
+"""Elements of a CPU block: 1 MiB of float32."""
+
+
+def engaged_count(z: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
+    """Return how many positions of each sample and unit are engaged, float32 or float64, shape (samples, units).
+
+    NaN is never engaged. Exact: float32 holds integers up to 2^24, beyond which float64 is used.
+    """
+    dtype = torch.float32 if plan.position_count < 1 << 24 else torch.float64
+    z = plan.view(z.detach())
+    parts = []
+    for block in _blocks(z, plan):
+        if kind.positive:
+            mask = torch.empty(block.shape, dtype=dtype, device=z.device)
+            torch.gt(block, kind.intervals[0][0], out=mask)
+        else:
+            mask = kind.engaged(block).to(dtype)
+        parts.append(mask.sum(plan.positions) if plan.positions else mask)
+    return plan.matrix(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+
+def maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return the largest element of each unit, NaN aside, float64 where the device has it; NaN if there is no other."""
+    z = plan.view(z.detach())
+    axes = (*plan.positions, *plan.batch)
+    if not axes:
+        return _unit_order(z, plan).to(wide(z.device))
+    top = z.amax(axes)
+    # Off the CPU a branch on data would wait for the device.
+    if z.device.type != "cpu" or bool(top.isnan().any()):
+        nan = z.isnan()
+        top = torch.where(nan.all(axes), torch.nan, torch.where(nan, -torch.inf, z).amax(axes))
+    return _unit_order(top, plan).to(wide(z.device))
+
+
+def magnitude(h: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
+    """Return the sum of |h| over samples and positions of each unit, shape (units,)."""
+    return _total(h, plan, None if kind.nonnegative else torch.Tensor.abs)
+
+
+def square_sum(g: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return the sum of g^2 over samples and positions of each unit, shape (units,)."""
+    return _total(g, plan, _square)
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """Return the widest float of a device: float64, except where the hardware has none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _square(block: torch.Tensor) -> torch.Tensor:
+    return block.to(wide(block.device)).square()
+
+
+def _total(tensor: torch.Tensor, plan: Plan, of: Callable[[torch.Tensor], torch.Tensor] | None) -> torch.Tensor:
+    tensor = plan.view(tensor.detach())
+    total: torch.Tensor | None = None
+    # Without a copy to be made there is nothing to keep in the cache.
+    for block in _blocks(tensor, plan) if of is not None else (tensor,):
+        part = block if of is None else of(block)
+        if part.dtype in (torch.float16, torch.bfloat16):
+            part = part.float()
+        if plan.positions:
+            part = part.sum(plan.positions)
+        rows = part.permute(_left(plan)).reshape(-1, plan.unit_count) if part.ndim else part.reshape(1, 1)
+        summed = rows.sum(0, dtype=wide(tensor.device))
+        total = summed if total is None else total + summed
+    assert total is not None
+    return total
+
+
+def _left(plan: Plan) -> list[int]:
+    kept = [i for i in range(len(plan.shape)) if i not in plan.positions]
+    return [kept.index(i) for i in (*plan.batch, *plan.units)]
+
+
+def _unit_order(reduced: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return the units left of a full reduction, shape (units,), in the producer's order."""
+    order = sorted(plan.units)
+    return reduced.permute([order.index(i) for i in plan.units]).reshape(plan.unit_count)
+
+
+def _blocks(z: torch.Tensor, plan: Plan) -> Iterator[torch.Tensor]:
+    """Cut along the samples where they are the first axis; on a GPU launches cost more than memory."""
+    rows = z.shape[0] if z.ndim else 1
+    if z.device.type != "cpu" or plan.batch != (0,) or z.numel() <= BLOCK:
+        yield z
+        return
+    step = max(1, BLOCK * rows // z.numel())
+    yield from torch.split(z, step)

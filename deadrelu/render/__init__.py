@@ -1,0 +1,1 @@
+"""Screens: what a report looks like. They draw what the report holds and compute nothing."""

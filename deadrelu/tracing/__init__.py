@@ -1,0 +1,28 @@
+"""Tracing: carries (units, samples, positions) and producers from tensor to tensor through a forward pass."""
+
+from .layout import Layout, plan
+from .names import ParameterNames, module_paths, unwrapped
+from .readout import maxout_pieces, site_layout, sliced, unmapped
+from .table import canonical_name, is_blind, propagate
+from .trace import NOTHING, Trace, Tracer, Traces, input_trace, tensors_of
+
+__all__ = [
+    "NOTHING",
+    "Layout",
+    "ParameterNames",
+    "Trace",
+    "Tracer",
+    "Traces",
+    "canonical_name",
+    "input_trace",
+    "is_blind",
+    "maxout_pieces",
+    "module_paths",
+    "plan",
+    "propagate",
+    "site_layout",
+    "sliced",
+    "tensors_of",
+    "unmapped",
+    "unwrapped",
+]
