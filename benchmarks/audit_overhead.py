@@ -13,14 +13,13 @@ any hook or function mode turns them off. That model is therefore compared with 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from paired import Setting, cells, measure, setting_from
 from torch import nn
 
 import deadrelu
@@ -104,37 +103,17 @@ def unfused() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How to measure: pairs of runs, share of each case's batches, device and clock."""
-
-    pairs: int
-    quick: bool
-    device: torch.device
-    clock: Callable[[], float]
-
-    def batches(self, case: Case) -> int:
-        """Return the number of batches of one run."""
-        return max(2, case.batches // 4) if self.quick else case.batches
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        """Return the time of `work`, the device's queue included."""
-        self._wait()
-        start = self.clock()
-        work()
-        self._wait()
-        return self.clock() - start
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+def batches_of(case: Case, setting: Setting) -> int:
+    """Return the number of batches of one run."""
+    return max(2, case.batches // 4) if setting.quick else case.batches
 
 
-def measure(case: Case, setting: Setting) -> tuple[list[float], list[float]]:
-    """Return the seconds of plain inference and of the audit, pair by pair."""
+def row(case: Case, setting: Setting) -> str:
+    """Measure one case and return its row of the table."""
     torch.manual_seed(0)
     model = case.build().to(setting.device).eval()
-    data = [torch.randn(case.batch, *case.shape, device=setting.device) for _ in range(setting.batches(case))]
+    batches = batches_of(case, setting)
+    data = [torch.randn(case.batch, *case.shape, device=setting.device) for _ in range(batches)]
 
     def plain() -> None:
         with torch.no_grad(), nullcontext() if case.fused else unfused():
@@ -145,45 +124,13 @@ def measure(case: Case, setting: Setting) -> tuple[list[float], list[float]]:
         deadrelu.audit(model, data)
 
     plain(), audit()
-    times: tuple[list[float], list[float]] = ([], [])
-    for pair in range(setting.pairs):
-        order = ((0, plain), (1, audit)) if pair % 2 == 0 else ((1, audit), (0, plain))
-        for column, work in order:
-            times[column].append(setting.seconds(work))
-    return times
-
-
-def row(case: Case, setting: Setting) -> str:
-    """Measure one case and return its row of the table."""
-    plain, audit = measure(case, setting)
-    low, median, high = statistics.quantiles((a / p for p, a in zip(plain, audit, strict=True)), n=4)
-    batches = setting.batches(case)
-    per_batch = [1e3 * statistics.median(times) / batches for times in (plain, audit)]
-    return (
-        f"| {case.name} | {batches} x {case.batch} | {per_batch[0]:.2f} | {per_batch[1]:.2f} "
-        f"| **{median:.3f}** | {low:.3f} to {high:.3f} |"
-    )
+    return f"| {case.name} | {batches} x {case.batch} | {cells(measure(plain, audit, setting), batches)} |"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Audit against plain inference, as paired ratios.")
-    parser.add_argument("--quick", action="store_true", help="5 pairs on a quarter of the data, not 15 on all of it")
-    parser.add_argument("--threads", type=int, help="threads of torch; its own choice without it")
-    parser.add_argument("--device", default="cpu", help="device of model and data")
-    parser.add_argument("--processor-time", action="store_true", help="time of this process, for a busy machine")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    setting = Setting(
-        pairs=5 if options.quick else 15,
-        quick=options.quick,
-        device=torch.device(options.device),
-        clock=time.process_time if options.processor_time else time.perf_counter,
-    )
-    clock = "processor time" if options.processor_time else "wall time"
-    device, threads = setting.device.type, torch.get_num_threads()
-    print(f"torch {torch.__version__}, {device}, {threads} threads, {setting.pairs} pairs, {clock}\n")
+    setting = setting_from(parser, pairs=15, quick_pairs=5)
     print("| model | batches | plain, ms a batch | audit, ms a batch | audit / plain | middle half |")
     print("|---|---|---|---|---|---|")
     for case in CASES:

@@ -12,19 +12,29 @@ from .screens import register_screen
 
 if TYPE_CHECKING:
     from .auditing import audit as audit
+    from .deaths import Death as Death
+    from .deaths import Event as Event
     from .errors import DeadReluError as DeadReluError
+    from .errors import DeadReluWarning as DeadReluWarning
+    from .errors import TrainingStopped as TrainingStopped
     from .kinds import Kind as Kind
     from .kinds import register_kind as register_kind
+    from .monitor import Monitor as Monitor
     from .report import Report as Report
     from .report import SiteReport as SiteReport
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Death": "deaths",
     "DeadReluError": "errors",
+    "DeadReluWarning": "errors",
+    "Event": "deaths",
     "Kind": "kinds",
+    "Monitor": "monitor",
     "Report": "report",
     "SiteReport": "report",
+    "TrainingStopped": "errors",
     "audit": "auditing",
     "register_kind": "kinds",
 }

@@ -111,6 +111,9 @@ def _checked(model: Any) -> nn.Module:
     lazy = [name for name, p in inner.named_parameters() if nn.parameter.is_lazy(cast(Any, p))]
     if lazy:
         raise ModelError(f"{lazy[0]} is not initialised (a lazy module); run the model on one batch first")
+    empty = next((name for name, p in inner.named_parameters() if p.is_meta), None)
+    if empty is not None:
+        raise ModelError(f"{empty} is on the meta device and has no values; load or initialise the model first")
     return inner
 
 
@@ -125,7 +128,10 @@ def _device(device: str | torch.device | None) -> torch.device | None:
             f"device {device!r} cannot be used: {_first_line(error)}; expected cpu, cuda, cuda:1..."
         ) from None
     # "cuda" alone compares unequal to the "cuda:0" that tensors report.
-    return torch.empty(0, device=found).device
+    where = torch.empty(0, device=found).device
+    if where.type == "meta":
+        raise ModelError("device 'meta' computes nothing; expected cpu, cuda, cuda:1...")
+    return where
 
 
 @contextmanager
@@ -184,16 +190,29 @@ class _Run:
         inputs = list(tensors_in((args, kwargs)))
         self._nan += any(bool(t.isnan().any()) for t in inputs if t.is_floating_point() and not t.is_cuda)
         self._watcher.begin(inputs, self._batch_dim, _rows(inputs, self._batch_dim))
-        try:
-            output = self._caller(self._model, batch, args, kwargs)
+        with self._watcher:
+            try:
+                output = self._caller(self._model, batch, args, kwargs)
+            except DeadReluError:
+                raise
+            except _REFUSALS as error:
+                raise refused(error, self._refusal(error, inputs)) from error
             if self._loss is not None:
-                backward(self._loss(output, batch), self._model.parameters())
+                self._backward(self._loss, output, batch)
+        self.samples += self._watcher.end()
+        self._batches += 1
+
+    def _backward(self, loss: Loss, output: Any, batch: Any) -> None:
+        try:
+            backward(loss(output, batch), self._model.parameters())
         except DeadReluError:
             raise
         except _REFUSALS as error:
-            raise refused(error, self._refusal(error, inputs)) from error
-        self.samples += self._watcher.end()
-        self._batches += 1
+            raise refused(
+                error,
+                f"loss failed on batch {self._batches}: {type(error).__name__}: {_first_line(error)}; "
+                "expected loss=lambda output, batch: a number that depends on the output",
+            ) from error
 
     def _refusal(self, error: Exception, inputs: list[torch.Tensor]) -> str:
         shapes = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in inputs[:3]) or "no tensor"

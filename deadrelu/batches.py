@@ -45,10 +45,10 @@ def source(data: Any, *, batch_size: int, batch_dim: int, max_samples: int | Non
     Raises:
         DataError: the data is none of these, is empty, or holds something that is no number.
     """
-    if batch_size < 1:
-        raise DataError(f"batch_size is {batch_size}; expected 1 or more")
-    if max_samples is not None and max_samples < 1:
-        raise DataError(f"max_samples is {max_samples}; expected 1 or more, or None for all")
+    if not _counts(batch_size):
+        raise DataError(f"batch_size is {batch_size!r}; expected a whole number, 1 or more")
+    if max_samples is not None and not _counts(max_samples):
+        raise DataError(f"max_samples is {max_samples!r}; expected a whole number, 1 or more, or None for all")
     arrays = _parallel(data)
     if arrays is not None:
         return _cut(data, arrays, batch_size, batch_dim, max_samples)
@@ -60,6 +60,10 @@ def source(data: Any, *, batch_size: int, batch_dim: int, max_samples: int | Non
         )
     total = len(data) if isinstance(data, Sized) else None
     return Source(data, total, _generators(data))
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and value >= 1
 
 
 def _parallel(data: Any) -> dict[Any, torch.Tensor] | None:
@@ -190,6 +194,7 @@ class Caller:
         self._required = self._accepted = 0
         self._names: set[str] | None = set()
         self._labels: frozenset[str] = frozenset()
+        self._keeps_last = False
         try:
             parameters = inspect.signature(model.forward).parameters.values()
         except (TypeError, ValueError):  # a forward in C, which says nothing of itself
@@ -209,14 +214,23 @@ class Caller:
 
     def settle(self, model: nn.Module, batch: Any) -> None:
         """Try the model once, unobserved, where a batch may hold more than the model takes: labels it refuses."""
-        if self._forward is not None or not self._doubtful(batch):
+        if self._forward is not None:
             return
+        if isinstance(batch, (tuple, list)) and len(self._positional(list(batch))) < min(len(batch), self._accepted):
+            if not self._runs(model, batch):  # what was taken for a label may be an input that this batch needs
+                self._keeps_last = True
+                self._keeps_last = self._runs(model, batch)
+        elif self._doubtful(batch) and not self._runs(model, batch):
+            self._accepted = min(self._accepted, max(self._required, 1))
+            self._labels = _LABELS
+
+    def _runs(self, model: nn.Module, batch: Any) -> bool:
         args, kwargs = self.inputs(batch)
         try:
             model(*args, **kwargs)
-        except Exception:  # whatever it is, the model may say it again without the labels
-            self._accepted = min(self._accepted, max(self._required, 1))
-            self._labels = _LABELS
+        except Exception:  # whatever it is, the model will say it again
+            return False
+        return True
 
     def _doubtful(self, batch: Any) -> bool:
         if isinstance(batch, Mapping):
@@ -251,7 +265,8 @@ class Caller:
             raise DataError("a batch is an empty list; expected inputs first, then labels if any")
         kept = values[: self._accepted]
         # What stands last may be a label, not the optional input (a mask) that forward has room for.
-        if len(kept) == len(values) > max(self._required, 1) and _is_label(kept[-1]):
+        last = len(kept) == len(values) > max(self._required, 1) and not self._keeps_last
+        if last and _is_label(kept[-1]):
             kept = kept[:-1]
         return kept
 

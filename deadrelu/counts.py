@@ -60,13 +60,17 @@ class SiteCounter:
         self._output_positions = 0
         self._fired: torch.Tensor | None = None
 
-    def observe(self, z: torch.Tensor, kind: Kind, plan: Plan) -> None:
-        """Count one call: z, before any in-place overwrite."""
+    def observe(self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None) -> None:
+        """Count one call: z, before any in-place overwrite, in a forward pass of `batch` samples."""
         counts = engaged_count(z, kind, plan)
-        self.add(counts, maximum(z, plan), plan)
+        self.add(counts, maximum(z, plan), plan, batch)
 
-    def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan) -> None:
-        """Add one call whose engaged positions (samples, units) and maxima (units,) are known."""
+    def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan, batch: int | None = None) -> None:
+        """Add one call whose engaged positions (samples, units) and maxima (units,) are known.
+
+        Calls on as many samples as the batch are about the same samples; calls on fewer are about further ones, until
+        the batch is full.
+        """
         self._active += counts.sum(0, dtype=self._active.dtype)
         torch.fmax(self._max_z, top, out=self._max_z)
         fired = counts > 0
@@ -74,6 +78,8 @@ class SiteCounter:
         self.calls += 1
         if self._fired is None:
             self._fired = fired
+        elif batch is not None and len(fired) < batch and len(self._fired) + len(fired) <= batch:
+            self._fired = torch.cat((self._fired, fired))
         elif len(self._fired) == len(fired):
             self._fired |= fired
         else:  # a call that lost the batch axis beside one that did not: it fired for some sample

@@ -5,7 +5,8 @@ DeadReluError
 │   ├── DataError        the data: empty, of the wrong shape, refused by the model, unreadable
 │   ├── ModelError       the model: cannot be built, has no activation, has uninitialised parameters
 │   └── CheckpointError  the file: missing, damaged, or not safe to read
-└── RegistryError        a name that a registry holds already, or does not know
+├── RegistryError        a name that a registry holds already, or does not know
+└── TrainingStopped      `Monitor(stop_when=...)` ended the training
 
 A message says what happened, what was expected, and what to do, in one line.
 """
@@ -35,6 +36,14 @@ class CheckpointError(InputError):
 
 class RegistryError(DeadReluError):
     """A registry was asked to hold a name twice, or for a name that it does not hold."""
+
+
+class TrainingStopped(DeadReluError):  # noqa: N818 - nothing went wrong
+    """The condition of `Monitor(stop_when=...)` came true; the message says which."""
+
+
+class DeadReluWarning(UserWarning):
+    """Monitor cannot see what it should, or has detached itself; the message says what to do."""
 
 
 def refused(error: Exception, message: str) -> DataError:

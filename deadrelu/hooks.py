@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +15,17 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from . import tracing
+from .calls import (
+    ActivationCall,
+    Frame,
+    Sighting,
+    countable,
+    gradient_hook,
+    in_backward,
+    inside_script,
+    is_activation,
+)
 from .counts import SiteCounter
-from .kernels import Plan
 from .kinds import KINDS, Arguments, Kind, is_activation_module, kind_of_function, kind_of_module, refined
 from .producers import ProducerInputs
 from .sites import Key, Site, Sites, calling_line
@@ -33,37 +41,9 @@ _FUSED = {
     "gru": "sigmoid and tanh",
     "gru_cell": "sigmoid and tanh",
 }
+_FOREIGN = "takes a tensor from code that cannot be seen (a scripted function, an op of its own)"
 _CLAMPS = frozenset(("clamp", "clip", "clamp_min"))
 _MAXIMA = frozenset(("maximum", "max", "fmax", "amax"))
-
-
-@dataclass(slots=True)
-class Frame:
-    """A module that is running."""
-
-    path: str
-    module: nn.Module
-    inputs: tuple[Any, ...]
-    call: ActivationCall | None = None
-
-
-@dataclass(slots=True)
-class ActivationCall:
-    """One activation call between its input and its output.
-
-    Attributes:
-        counter: where its output is counted, None if it is not.
-        kind: what the activation does.
-        plan: how z and its output are reduced.
-        shape: the shape of z.
-        trace: what is known of the output, None if that follows from the op.
-    """
-
-    counter: SiteCounter | None
-    kind: Kind
-    plan: Plan
-    shape: torch.Size
-    trace: Trace | None
 
 
 class Watcher(TorchFunctionMode):
@@ -96,10 +76,11 @@ class Watcher(TorchFunctionMode):
         self._calls: dict[str, int] = {}
         self._zeros: dict[int, bool] = {}
         self._handles: list[Any] = []
+        self._module_hooks: list[Any] = []
         self._names = ParameterNames(model, self._scope)
         self._tracer = Tracer(Traces(), self._names, self._scope, self._on_producer)
         for module, path in self._paths.items():
-            if isinstance(module, torch.jit.ScriptModule) and not _inside_script(path, self._paths):
+            if isinstance(module, torch.jit.ScriptModule) and not inside_script(path, self._paths):
                 self.unsupported[path] = (
                     "scripted: TorchScript runs outside of Python; audit the module it was made from"
                 )
@@ -108,21 +89,34 @@ class Watcher(TorchFunctionMode):
 
     @contextmanager
     def attached(self) -> Iterator[Watcher]:
-        """See every forward pass inside of the block; leaves no hook behind."""
-        handles = []
+        """Follow the modules inside of the block, leaving no hook behind; `with watcher` then sees what is executed."""
         try:
-            for module in self._paths:
-                if isinstance(module, torch.jit.ScriptModule):
-                    continue
-                handles.append(module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True))
-                handles.append(module.register_forward_hook(self._leave_module, always_call=True))
-            with self:
-                yield self
+            self.attach(self._paths)
+            yield self
         finally:
-            for handle in handles:
-                handle.remove()
-            self._frames.clear()
-            self._forget()
+            self.detach()
+
+    def attach(self, modules: Iterable[nn.Module]) -> None:
+        """Follow which of these modules runs."""
+        for module in modules:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            enter = module.register_forward_pre_hook(self._enter_module, prepend=True, with_kwargs=True)
+            leave = module.register_forward_hook(self._leave_module, always_call=True)
+            self._module_hooks += (enter, leave)
+
+    def detach(self) -> None:
+        """Remove every hook, and forget the forward pass that was under way."""
+        for handle in self._module_hooks:
+            handle.remove()
+        self._module_hooks.clear()
+        self._frames.clear()
+        self._forget()
+
+    def renew(self, model: nn.Module) -> None:
+        """Learn the modules and parameters of a model that has changed."""
+        self._paths = tracing.module_paths(model)
+        self._names = self._tracer.names = ParameterNames(model, self._scope)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -148,6 +142,8 @@ class Watcher(TorchFunctionMode):
         for site in self.sites:
             site.calls = max(site.calls, self._calls.get(site.name, 0))
         self.inputs.settle()
+        for place in self._tracer.foreign:
+            self.unsupported.setdefault(place or "the model", _FOREIGN)
         self._forget()
         return 1 if self._tracer.unbatched or self._tracer.batch is None else self._tracer.batch
 
@@ -202,13 +198,19 @@ class Watcher(TorchFunctionMode):
         if tracing.is_blind(name):
             return func(*args, **kwargs)
         arguments = Arguments(args, kwargs)
-        call = None if self._absorbed else self._activation(name, arguments)
+        call = self._before(name, arguments)
         out = func(*args, **kwargs)
+        self._after(name, arguments, call, out)
+        return out
+
+    def _before(self, name: str, arguments: Arguments) -> ActivationCall | None:
+        return None if self._absorbed else self._activation(name, arguments)
+
+    def _after(self, name: str, arguments: Arguments, call: ActivationCall | None, out: Any) -> None:
         if call is None or call.trace is None:
             self._propagate(name, arguments, out)
         if call is not None:
             self._returned(call, out)
-        return out
 
     def _activation(self, name: str, arguments: Arguments) -> ActivationCall | None:
         """Count the activation that a call is, before it runs (it may overwrite z); None if it is none."""
@@ -218,7 +220,7 @@ class Watcher(TorchFunctionMode):
                 arguments = self._plain_bounds(arguments)
             kind = refined(kind, arguments)
             x = arguments.get(0, "input", arguments.kwargs.get("self"))
-            if kind is None or not _countable(x):
+            if kind is None or not countable(x):
                 return None
             if name in _CLAMPS and not self._has_units(x):
                 return None  # bounds on masks, lengths and distances are no activations
@@ -240,7 +242,7 @@ class Watcher(TorchFunctionMode):
     def _maximum(self, name: str, arguments: Arguments) -> ActivationCall | None:
         """maximum(x, 0) is a rectifier; the maximum of pieces with producers of their own is a maxout."""
         x, other = arguments.get(0, "input"), arguments.get(1, "other")
-        if _countable(x) and _countable(other):
+        if countable(x) and countable(other):
             for z, floor in ((x, other), (other, x)):
                 if self._has_units(z) and self._is_zero(floor) and floor.numel() in (1, z.numel()):
                     return self._call(z, KINDS["maximum"], name, self._trace(z))
@@ -283,11 +285,12 @@ class Watcher(TorchFunctionMode):
             return trace.zero
         if self._names(tensor) is not None:
             return False
-        # A buffer or a constant from elsewhere: its value decides, looked up once.
-        key = id(tensor)
-        if key not in self._zeros:
-            self._zeros[key] = not bool(tensor.any())
-        return self._zeros[key]
+        # The value of a buffer or of a constant from elsewhere decides; that of a buffer is looked up once.
+        if not self._names.owns(tensor):
+            return not bool(tensor.any())
+        if id(tensor) not in self._zeros:
+            self._zeros[id(tensor)] = not bool(tensor.any())
+        return self._zeros[id(tensor)]
 
     def _call(self, z: torch.Tensor, kind: Kind, function: str, trace: Trace) -> ActivationCall:
         layout, guessed = tracing.site_layout(
@@ -303,30 +306,33 @@ class Watcher(TorchFunctionMode):
         site.producers.update(dict.fromkeys(trace.producers))
         site.guessed |= guessed
         site.batch_lost |= layout.samples is None and not self._tracer.unbatched and self._tracer.batch != 1
-        counter = self.counters.get(site.name)
-        if counter is None:
-            counter = self.counters[site.name] = SiteCounter(plan.unit_count, z.device)
-        if self._gradients and z.requires_grad:
-            seen: SiteCounter = counter
-            if mapped is z:  # inside of a vmap a hook would see what it cannot reduce
-                hook = z.register_hook(lambda g: seen.observe_gradient(g, plan))  # type: ignore[no-untyped-call]
-                self._handles.append(hook)
-        # A checkpointed block runs again for its gradients; an expert may get no token.
-        if torch._C._current_graph_task_id() != -1 or not z.numel():
-            return ActivationCall(None, kind, plan, z.shape, after)
-        self._calls[site.name] = self._calls.get(site.name, 0) + 1
-        counter.observe(z, kind, plan)
+        counter = self._observe(Sighting(site, kind, function, z, layout, plan, mapped is not z))
         return ActivationCall(counter, kind, plan, z.shape, after)
+
+    def _observe(self, seen: Sighting) -> SiteCounter | None:
+        """Count one activation call. Returns where its output is to be counted, None if it is not."""
+        counter = self.counters.get(seen.site.name)
+        if counter is None:
+            counter = self.counters[seen.site.name] = SiteCounter(seen.plan.unit_count, seen.z.device)
+        if self._gradients and seen.z.requires_grad and not seen.mapped:
+            hook = seen.z.register_hook(gradient_hook(counter, seen.plan))  # type: ignore[no-untyped-call]
+            self._handles.append(hook)
+        # A checkpointed block runs again for its gradients; an expert may get no token.
+        if in_backward() or not seen.z.numel():
+            return None
+        self._calls[seen.site.name] = self._calls.get(seen.site.name, 0) + 1
+        counter.observe(seen.z, seen.kind, seen.plan, self._tracer.batch)
+        return counter
 
     def _site(
         self, z: torch.Tensor, kind: Kind, function: str, trace: Trace, units: int, unit_dim: int | None
     ) -> Site | None:
         frame = self._frames[-1] if self._frames else None
         path = frame.path if frame is not None else ""
-        module = frame is not None and path != "" and _is_activation(frame, z)
+        module = frame is not None and path != "" and is_activation(frame, z)
         key: Key = (path, function, trace.lineage, units)
         known, site = self.sites.find(key)
-        if known:
+        if known or in_backward():  # what backward code of the model's own computes is no site
             return site
         base = path if module else f"{path}.{function}()".lstrip(".")
         return self.sites.add(key, base, kind, None if module else calling_line(), unit_dim)
@@ -344,24 +350,5 @@ class Watcher(TorchFunctionMode):
             self._tracer.traces.put(out, Trace(trace.layout, (), trace.lineage))
 
     def _on_producer(self, name: str, x: torch.Tensor, groups: int, dim: int) -> None:
-        if torch._C._current_graph_task_id() == -1:
+        if not in_backward():
             self.inputs.observe(name, tracing.unmapped(x, None, None)[0], groups, dim)
-
-
-def _countable(tensor: Any) -> bool:
-    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided
-
-
-def _is_activation(frame: Frame, z: torch.Tensor) -> bool:
-    """True if the running module is an activation module: a known one, or one that applies a function to its input."""
-    if frame.call is not None or is_activation_module(frame.module):
-        return True
-    own = next(frame.module.parameters(recurse=False), None) is not None
-    return not own and any(z is given for given in frame.inputs)
-
-
-def _inside_script(path: str, paths: dict[nn.Module, str]) -> bool:
-    return any(
-        isinstance(module, torch.jit.ScriptModule) and other != path and path.startswith(f"{other}." if other else "")
-        for module, other in paths.items()
-    )

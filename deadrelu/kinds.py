@@ -72,7 +72,7 @@ class Kind:
         """
         mask: torch.Tensor | None = None
         for low, high in self.intervals:
-            inside = z < high if low == -INF else z > low
+            inside = z < high if low == -INF and high != INF else z > low
             if low != -INF and high != INF:
                 inside = inside.logical_and_(z < high)
             mask = inside if mask is None else mask.logical_or_(inside)
@@ -147,14 +147,19 @@ def _elu(kind: Kind, call: Arguments) -> Kind | None:
 
 
 def _celu(kind: Kind, call: Arguments) -> Kind | None:
-    # exp(z / alpha) >= 1e-3 below zero, slope 1 above
+    # exp(z / alpha) >= 1e-3 below zero, slope 1 above; a negative alpha makes it steeper than 1 on all of the left
     alpha = call.number(1, "alpha", 1.0)
-    return None if not alpha else replace(kind, intervals=((alpha * math.log(FLAT_SLOPE), INF),))
+    if not alpha:
+        return None
+    return replace(kind, intervals=((alpha * math.log(FLAT_SLOPE) if alpha > 0 else -INF, INF),))
 
 
 def _softplus(kind: Kind, call: Arguments) -> Kind | None:
+    # the slope is sigmoid(beta z): with a negative beta this is a logsigmoid
     beta = call.number(1, "beta", 1.0)
-    return None if not beta else replace(kind, intervals=((-_LOGIT / beta, INF),))
+    if not beta:
+        return None
+    return replace(kind, intervals=((-_LOGIT / beta, INF) if beta > 0 else (-INF, -_LOGIT / beta),))
 
 
 def _gelu(kind: Kind, call: Arguments) -> Kind | None:
@@ -193,15 +198,15 @@ _BUILT_IN = (
     Kind("maxout"),  # engaged where the piece wins
     Kind("hardswish", intervals=((-3.0, INF),), functions=("hardswish",)),
     Kind("hardsigmoid", intervals=((-3.0, 3.0),), functions=("hardsigmoid",)),
-    Kind("softshrink", functions=("softshrink",), refine=_shrink),
-    Kind("hardshrink", functions=("hardshrink",), refine=_shrink),
+    Kind("softshrink", intervals=((-INF, -0.5), (0.5, INF)), functions=("softshrink",), refine=_shrink),
+    Kind("hardshrink", intervals=((-INF, -0.5), (0.5, INF)), functions=("hardshrink",), refine=_shrink),
     Kind("leaky_relu", "leaky", functions=("leaky_relu",), refine=_leaky),
     Kind("prelu", "leaky", functions=("prelu", "_prelu_kernel")),
     Kind("rrelu", "leaky", functions=("rrelu", "rrelu_with_noise")),
-    Kind("elu", "smooth", functions=("elu",), refine=_elu),
-    Kind("celu", "smooth", functions=("celu",), refine=_celu),
+    Kind("elu", "smooth", ((math.log(FLAT_SLOPE), INF),), ("elu",), refine=_elu),
+    Kind("celu", "smooth", ((math.log(FLAT_SLOPE), INF),), ("celu",), refine=_celu),
     Kind("selu", "smooth", ((math.log(FLAT_SLOPE / (1.0507009873554805 * 1.6732632423543772)), INF),), ("selu",)),
-    Kind("gelu", "smooth", _GELU, ("gelu",), ("transformers.activations.AccurateGELUActivation",), refine=_gelu),
+    Kind("gelu", "smooth", _GELU, ("gelu",), refine=_gelu),
     Kind("quick_gelu", "smooth", _QUICK_GELU, modules=("transformers.activations.QuickGELUActivation",)),
     Kind("silu", "smooth", _SILU, ("silu",)),
     Kind("mish", "smooth", _MISH, ("mish",)),
@@ -219,7 +224,7 @@ _BUILT_IN = (
     Kind("glu", "smooth", ((-_SIGMOID, _SIGMOID),), ("glu",), gate=_second_half),
 )
 
-_TANH_GELU_MODULES = ("transformers.activations.NewGELUActivation", "transformers.activations.FastGELUActivation")
+_TANH_GELU_MODULES = tuple(f"transformers.activations.{name}GELUActivation" for name in ("New", "Fast", "Accurate"))
 
 KINDS: dict[str, Kind] = {}
 _BY_FUNCTION: dict[str, Kind] = {}

@@ -24,6 +24,7 @@ class Site:
         source: `file:line` of a functional call, None for a module.
         units: number of units.
         unit_dim: dimension of z that holds them, None if none is left.
+        lineage: the nearest ops with parameters, norms included, seen through activations.
         producers: ops with parameters that made z, in order of first sight.
         calls: the largest number of calls in one forward pass.
         batch_lost: the batch axis was lost in some call.
@@ -35,6 +36,7 @@ class Site:
     source: str | None
     units: int
     unit_dim: int | None
+    lineage: frozenset[str] = frozenset()
     producers: dict[str, None] = field(default_factory=dict)
     calls: int = 0
     batch_lost: bool = False
@@ -66,7 +68,8 @@ class Sites:
         count = self._taken[base]
         self._taken[base] += 1
         name = base if not count else f"{base}#{count}"
-        site = Site(name, kind, source, key[3], unit_dim) if self._wanted(name) else None
+        lineage = frozenset(mark for mark in key[2] if isinstance(mark, str))
+        site = Site(name, kind, source, key[3], unit_dim, lineage) if self._wanted(name) else None
         self._by_key[key] = site
         return site
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,31 @@ def site_reports(
     return tuple(_site_report(*one, upper, enough) for one, upper in zip(found, uppers, strict=True))
 
 
+def training_report(
+    site: Site,
+    counts: UnitCounts,
+    *,
+    samples: int,
+    dead: NDArray[np.bool_],
+    quiet: NDArray[np.bool_],
+    alpha: float = 0.05,
+) -> SiteReport:
+    """Return what each unit of a site did in the last window; `dead` and `quiet` (units,) are the recorder's word.
+
+    A unit is dead if its death was confirmed and not taken back, undecided if it did not fire in the last window.
+    """
+    bounds = rate_upper(counts.active_samples, counts.samples, alpha=alpha)
+    report = _site_report(site, counts, np.zeros(site.units, dtype=bool), bounds, 1)
+    status = list(report.status)
+    if site.kind.can_die:
+        for unit in range(site.units):
+            if dead[unit] or quiet[unit]:
+                status[unit] = "dead" if dead[unit] else "undecided"
+            elif status[unit] == "dead":  # it fired, though not where the dearer counts were taken
+                status[unit] = "rare" if bounds[unit] < RARE else "active"
+    return replace(report, status=tuple(status), samples=samples)
+
+
 def _upper_bounds(counts: Sequence[UnitCounts], alpha: float) -> list[NDArray[np.float64]]:
     """Solved once for all sites that saw as many samples: units share few distinct counts."""
     bounds: dict[int, NDArray[np.float64]] = {}
@@ -55,7 +81,7 @@ def _site_report(
     grad_dead = np.zeros(site.units, dtype=bool)
     if counts.grad_square is not None and counts.grad_max is not None:
         grad_flow = np.sqrt(_ratio(counts.grad_square, counts.grad_positions))
-        grad_dead = (counts.active > 0) & (counts.grad_max == 0)
+        grad_dead = (counts.active > 0) & (counts.grad_max == 0) & np.isfinite(counts.grad_square)
     return SiteReport(
         site=site.name,
         op=site.kind.name,
@@ -94,6 +120,24 @@ def _statuses(site: Site, counts: UnitCounts, upper: NDArray[np.float64], *, eno
         else:
             words.append("always_on" if is_always else "active")
     return tuple(words)
+
+
+def training_confidence(sites: tuple[SiteReport, ...], silence: int | None) -> Confidence | None:
+    """Return the same for a run, where a death is confirmed by the silence since the last firing.
+
+    `silence` is that of the undecided unit that has been silent for the shortest, in samples; None if there is none.
+    """
+    found = confidence(sites)
+    if found is None:
+        return None
+    units = sum(s.units for s in sites if s.can_die)
+    return replace(
+        found,
+        seen=found.needed,
+        missing=0 if silence is None else max(0, found.needed - silence),
+        bound=float(silent_upper(found.needed, alpha=found.alpha)),
+        joint_bound=float(silent_upper(found.needed, alpha=found.alpha, units=units)),
+    )
 
 
 def _ratio(part: NDArray[np.int64] | NDArray[np.float64], whole: int) -> NDArray[np.float64]:

@@ -62,6 +62,8 @@ def _tensors(model: nn.Module) -> Iterator[None]:
     """Copies of the buffers, which forwards do write, and of the parameters of all but large models."""
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     state = [(module, dict(module._parameters), dict(module._buffers)) for module in modules]
+    # A first forward may build what is missing: attributes and submodules.
+    parts = [(module, dict(module.__dict__), dict(module._modules)) for module in modules]
     buffers = {id(b): b for _, _, held in state for b in held.values() if b is not None}
     parameters = {id(p): p for _, held, _ in state for p in held.values() if p is not None}
     written = list(buffers.values())
@@ -72,6 +74,9 @@ def _tensors(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        for module, attributes, children in parts:
+            _restore(module.__dict__, attributes)
+            _restore(module._modules, children)
         for module, own, held in state:
             _restore(module._parameters, own)
             _restore(module._buffers, held)

@@ -12,9 +12,14 @@ import deadrelu
 
 PUBLIC = [
     "DeadReluError",
+    "DeadReluWarning",
+    "Death",
+    "Event",
     "Kind",
+    "Monitor",
     "Report",
     "SiteReport",
+    "TrainingStopped",
     "__version__",
     "audit",
     "register_kind",

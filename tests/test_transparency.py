@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 import random
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from awkward import Awkward, awkward, images, keep, square
+from states import assert_same, hook_state, module_state, tensor_state, torch_state
 from torch import nn
-from torch.nn.utils.parametrizations import spectral_norm, weight_norm
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
@@ -27,127 +25,6 @@ from deadrelu.errors import ModelError
 
 class Boom(Exception):
     """What a user's model or loss raises; no other code knows it."""
-
-
-def tensor_state(t: torch.Tensor | None) -> Any:
-    if t is None:
-        return None
-    value = t.detach().clone(memory_format=torch.contiguous_format)  # numpy would pin the storage of t itself
-    return t.dtype, tuple(t.shape), t.requires_grad, t.is_inference(), value.numpy().tobytes()
-
-
-def gradient_state(p: torch.Tensor) -> Any:
-    return id(p.grad) if p.grad is not None else None, tensor_state(p.grad)
-
-
-def hook_state(owner: object) -> dict[str, list[Any]]:
-    """Return every hook dictionary of a module (or of torch.nn.modules.module) as its ordered (key, function) pairs."""
-    tables = {k: v for k, v in vars(owner).items() if "hook" in k and isinstance(v, dict)}
-    return {name: list(table.items()) for name, table in tables.items()}
-
-
-def module_state(model: nn.Module) -> dict[str, Any]:
-    state: dict[str, Any] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        state[f"{name} module"] = (id(module), type(module), module.training, sorted(vars(module)))
-        state[f"{name} hooks"] = hook_state(module)
-        state[f"{name} own"] = (list(module._parameters), list(module._buffers), list(module._modules))
-    for name, p in model.named_parameters(remove_duplicate=False):
-        own = (p._backward_hooks, getattr(p, "_post_accumulate_grad_hooks", None))
-        state[f"{name} parameter"] = (id(p), p.data_ptr(), tensor_state(p), gradient_state(p), p.is_leaf)
-        state[f"{name} tensor hooks"] = tuple(list(h.items()) if h else None for h in own)
-    for name, b in model.named_buffers(remove_duplicate=False):
-        state[f"{name} buffer"] = tensor_state(b)
-    return state
-
-
-def torch_state() -> dict[str, Any]:
-    return {
-        "torch rng": torch.get_rng_state().numpy().tobytes(),
-        "numpy rng": [v.tobytes() if isinstance(v, np.ndarray) else v for v in np.random.get_state()],
-        "python rng": random.getstate(),
-        "grad": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_anomaly_enabled()),
-        "defaults": (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()),
-        "function modes": [id(m) for m in _get_current_function_mode_stack()],
-        "dispatch modes": [id(m) for m in _get_current_dispatch_mode_stack()],
-        "global hooks": hook_state(torch.nn.modules.module),
-        "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
-        "determinism": (torch.are_deterministic_algorithms_enabled(), torch.get_deterministic_debug_mode()),
-        "cudnn": (torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
-        "mkldnn": (torch.backends.mkldnn.enabled, torch.get_float32_matmul_precision()),
-        "fast path": torch.backends.mha.get_fastpath_enabled(),
-        "functions": (F.relu, torch.relu, F.gelu, torch.Tensor.relu_, nn.ReLU.forward, nn.Module.__call__),
-        "gc": gc.isenabled(),
-    }
-
-
-def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
-    assert before.keys() == after.keys()
-    assert [k for k in before if before[k] != after[k]] == []
-
-
-class Awkward(nn.Module):
-    """Everything that an audit could disturb: noise, counters, frozen parts, in-place and functional rectifiers."""
-
-    def __init__(self, parametrised: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(2, 8, 3, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.relu = nn.ReLU(inplace=True)
-        self.drop = nn.Dropout(0.3)
-        self.mid, self.out = nn.Linear(8, 12), nn.Linear(12, 12)
-        if parametrised:
-            weight_norm(self.mid)
-            spectral_norm(self.out)
-        self.tied = nn.Linear(12, 12)
-        self.head = nn.Linear(12, 3)
-        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
-        self.register_buffer("total", torch.zeros(3), persistent=False)
-        self.fail: BaseException | None = None
-        self.until = 0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls += 1  # a buffer changed in place
-        x = self.relu(self.norm(self.conv(x)))
-        x = self.drop(x).mean((2, 3)) + 0.01 * torch.randn(x.shape[0], 8) + random.random() * float(np.random.rand())
-        x = F.relu(self.mid(x), inplace=True)
-        x = self.relu(self.out(x))
-        x = self.relu(self.tied(self.tied(x)))
-        y = self.head(x)
-        self.total = self.total + y.detach().sum(0)  # a buffer replaced
-        if self.fail is not None and int(self.calls) > self.until:
-            raise self.fail
-        return y
-
-
-def keep(*_args: Any, **_kwargs: Any) -> None:
-    """A user's hook that changes nothing; at module level, so that the model can be pickled."""
-
-
-def awkward(parametrised: bool = True) -> Awkward:
-    torch.manual_seed(0)
-    model = Awkward(parametrised).train()
-    model.norm.eval()  # the frozen BatchNorm of a fine-tuned model
-    model.out.eval()
-    model.conv.weight.requires_grad_(False)
-    model.head.bias.grad = torch.randn(3)
-    model.head.weight.grad = torch.zeros(3, 12)
-    model.conv.register_forward_hook(keep)
-    model.conv.register_forward_hook(keep, with_kwargs=True, always_call=True)
-    model.mid.register_forward_pre_hook(keep, with_kwargs=True)
-    model.relu.register_forward_pre_hook(keep)
-    model.head.register_full_backward_hook(keep)
-    model.head.register_full_backward_pre_hook(keep)
-    model.register_state_dict_pre_hook(keep)
-    return model
-
-
-def images(rows: int = 24) -> torch.Tensor:
-    return torch.randn(rows, 2, 6, 6, generator=torch.Generator().manual_seed(1))
-
-
-def square(output: torch.Tensor, _batch: Any) -> torch.Tensor:
-    return output.square().sum()
 
 
 def interrupted() -> Iterator[torch.Tensor]:
@@ -278,51 +155,6 @@ def test_what_the_model_computes_during_the_audit(loss: Any) -> None:
     assert all(any(torch.equal(out.detach(), w) for out in seen) for w in want)
 
 
-class Writer(nn.Module):
-    """A model whose forward writes its own tensors, each in a way that some real model uses."""
-
-    def __init__(self, write: Callable[[Any, torch.Tensor], object]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.write, self.map = write, nn.Linear(4, 4)
-        self.register_buffer("seen", torch.zeros(3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.write(self, x)
-        return F.relu(self.map(x))
-
-
-def write_without_grad(model: Any, _x: torch.Tensor) -> None:
-    with torch.no_grad():
-        model.map.weight.clamp_(min=0)
-        model.map.bias.copy_(torch.ones(4))
-
-
-WRITES: dict[str, Callable[[Any, torch.Tensor], object]] = {
-    "buffer, in place": lambda m, x: m.seen.add_(1),
-    "buffer, through .data": lambda m, x: m.seen.data.lerp_(torch.ones(3), 0.5),
-    "buffer, new .data": lambda m, x: setattr(m.seen, "data", m.seen + 1),
-    "buffer, resized": lambda m, x: m.seen.resize_(len(x)).fill_(1.0),
-    "buffer, registered in forward": lambda m, x: m.register_buffer("cache", x.clone()),
-    "parameter, under no_grad": write_without_grad,
-    "parameter, through .data": lambda m, x: m.map.weight.data.clamp_(min=0),
-    "parameter, new .data": lambda m, x: setattr(m.map.weight, "data", m.map.weight.data.clamp(min=0)),
-    "parameter, replaced": lambda m, x: setattr(m.map, "bias", nn.Parameter(torch.ones(4))),
-    "requires_grad": lambda m, x: m.map.bias.requires_grad_(False),
-    ".training": lambda m, x: m.map.train(),
-}
-
-
-@pytest.mark.parametrize("loss", [None, square])
-@pytest.mark.parametrize("write", WRITES)
-def test_a_forward_that_writes_its_own_tensors(write: str, loss: Any) -> None:
-    """Source: DESIGN 5.1: bit for bit as before, whatever the forward does to parameters and buffers."""
-    model = Writer(WRITES[write])
-    before = module_state(model)
-    deadrelu.audit(model, torch.ones(8, 4), batch_size=4, loss=loss)
-    assert_same(before, module_state(model))
-
-
 def test_the_users_modes_stay() -> None:
     """An audit inside of the caller's own function mode, no_grad, inference mode, global hook leaves each in place."""
 
@@ -399,51 +231,6 @@ def test_copy_and_pickle_after_an_audit() -> None:
             assert (a.training, sorted(vars(a))) == (b.training, sorted(vars(b))), name
         states = [[tensor_state(t) for t in (*m.parameters(), *m.buffers())] for m in (twin, untouched)]
         assert states[0] == states[1]
-
-
-class Tracked(nn.Module):
-    """Four layers whose pre-activations lie in numpy memory: a weak reference tells when it is really freed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(4))
-        self.alive: list[weakref.ref[Any]] = []
-        self.most = 0
-        self.left_over: list[int] = []
-
-    def count(self) -> int:
-        return sum(ref() is not None for ref in self.alive)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.left_over.append(self.count())
-        for layer in self.layers:
-            memory = np.empty((x.shape[0], 16), dtype=np.float32)
-            self.alive.append(weakref.ref(memory))
-            x = F.relu(torch.from_numpy(memory).copy_(layer(x)))
-            del memory
-            self.most = max(self.most, self.count())
-        return x
-
-
-@pytest.mark.parametrize("loss", [None, square])
-def test_no_activation_is_kept(loss: Any) -> None:
-    """Nothing of a batch is left when the next one starts, nor after the audit, without help of the garbage collector.
-
-    Without a loss, at most the activation at hand and one more live at a time: O(units) beside it (DESIGN 6.2).
-    """
-    model = Tracked()
-    gc.collect()
-    gc.disable()
-    try:
-        report = deadrelu.audit(model, torch.randn(64, 16), batch_size=8, loss=loss)
-        assert model.count() == 0
-    finally:
-        gc.enable()
-    assert len(report.sites) == 4
-    assert len(model.left_over) >= 8
-    assert set(model.left_over) == {0}
-    if loss is None:
-        assert model.most <= 2
 
 
 class Checkpointed(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -15,6 +16,7 @@ from ..errors import DeadReluError
 
 DEBUG = "DEADRELU_DEBUG"
 _LONGEST = 1000
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 # The base of typer's usage errors: click's own in some releases of typer, a copy of it in others.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -34,6 +36,9 @@ class Status(IntEnum):
 def run(command: Callable[[], object]) -> int:
     """Run `command`, print a line on stderr if it fails, and return the exit status."""
     try:
+        # A shell that closed a stream (`>&-`) leaves none; what would go there goes nowhere.
+        sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         command()
         sys.stderr.flush()
         sys.stdout.flush()
@@ -70,6 +75,10 @@ def _failed(error: BaseException) -> int:
         return Status.INTERRUPTED
     if _out_of_memory(error) or _out_of_memory(error.__cause__):
         say("error: out of memory; try a smaller --batch-size, or --max-samples")
+        return Status.UNUSABLE
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _closed()
+        say("error: no space left to write the output; free some, or write elsewhere")
         return Status.UNUSABLE
     if isinstance(error, _UsageError):
         say(f"error: {_usage(error)}")

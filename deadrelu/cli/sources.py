@@ -63,6 +63,8 @@ def open_source(spec: str, dtype: torch.dtype) -> Source:
     """
     if spec == "random" or spec.startswith("random:"):
         return Source(_random(spec, dtype), note=_RANDOM_NOTE, sample_only=True)
+    if not spec:
+        raise InputError(f"--data is empty; {_EXPECTED}")
     path = Path(spec).expanduser()
     reader = _READERS.get(path.suffix.lower())
     if reader is not None:

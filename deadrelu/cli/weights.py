@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,9 @@ def read_weights(path: Path, saved_by: str = "torch.save(model.state_dict(), pat
         archive = zipfile.is_zipfile(path)
         if archive:
             _check_archive(path, saved_by)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        with warnings.catch_warnings():  # of the reader, about a format that it may refuse: one line says it all
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except CheckpointError:
         raise
     except PermissionError:

@@ -33,6 +33,14 @@ def named(tallies: Iterable[Tally], limit: int = 3) -> str:
 
 
 def meaning(sites: Sequence[Tally]) -> tuple[str, ...]:
+    """Say what the dead units of these sites do to the network, the worst first, and what it is to be dead."""
+    lines = effects(sites)
+    if any(t.dead > t.nan for t in sites):
+        lines += ("A dead unit has one constant output (ReLU: 0) and no gradient: training on rarely revives it.",)
+    return lines
+
+
+def effects(sites: Sequence[Tally]) -> tuple[str, ...]:
     """Say what the dead units of these sites do to the network, the worst first."""
     lines = []
     if any(t.nan for t in sites):
@@ -46,8 +54,6 @@ def meaning(sites: Sequence[Tally]) -> tuple[str, ...]:
             words = _ONE[effect] if len(hit) == 1 else _SEVERAL[effect]
             left = hit[0].units - hit[0].dead
             lines.append(words.format(name=named(hit, 2), left=count(left), units=count(hit[0].units)))
-    if any(t.dead > t.nan for t in sites):
-        lines.append("A dead unit has one constant output (ReLU: 0) and no gradient: training on rarely revives it.")
     return tuple(lines)
 
 

@@ -65,6 +65,7 @@ _MARKS: dict[Severity, tuple[str, str]] = {
     "NaN": ("✗", "X"),
 }
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_HEIGHTS = ("·▁▂▃▄▅▆▇█", ".:-=+*%@#")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,13 @@ class Canvas:
         bar.append(("?" if self.ascii else "▒") * shaded, UNDECIDED)
         bar.append(("." if self.ascii else "·") * (cells - used - shaded), SOFT)
         return bar
+
+    def spark(self, heights: Sequence[float]) -> Text:
+        """Draw heights in 0..1 as bars of one cell each; what is not nothing never looks like nothing."""
+        line = Text()
+        for height in heights:
+            line.append(_HEIGHTS[self.ascii][_whole(height, 8)], DEAD if height else SOFT)
+        return line
 
     def wrap(self, text: str, width: int) -> list[str]:
         """Break a text into lines of at most `width` cells, at spaces but never before a per cent sign."""

@@ -14,7 +14,7 @@ from .verdict import Verdict, judge
 from .words import count, many
 
 SITES_SHOWN = 12
-_LABEL_WIDTH = 12
+LABEL_WIDTH = 12
 
 Paragraph = tuple[str, str, str]
 """A leading word, its style, and the text after it."""
@@ -26,14 +26,21 @@ def page(report: Report, canvas: Canvas, *, all_sites: bool = False) -> list[Tex
     The worst sites are listed and the rest summed up in a line, unless `all_sites`. Of a healthy network no site is.
     """
     verdict = judge(report)
+    table, keys = sites_shown(report, canvas, all_sites=all_sites)
+    lines = heading(verdict, canvas)
+    if table:
+        lines += [Text(), *table]
+    return [*lines, *sections(verdict, canvas, without=keys)]
+
+
+def sites_shown(report: Report, canvas: Canvas, *, all_sites: bool = False) -> tuple[list[Text], set[str]]:
+    """Draw the worst sites, or all, and return the lines with the keys of the columns; empty if none is worth it."""
     sites = worst_first(tally(report))
     shown = sites if all_sites else _worth_showing(sites)
-    lines = heading(verdict, canvas)
-    keys: set[str] = set()
-    if shown:
-        table, keys = sites_table(shown, canvas, mortal=report.units_can_die > 0)
-        lines += [Text(), *table, *_rest(sites[len(shown) :], canvas)]
-    return [*lines, *sections(verdict, canvas, without=keys)]
+    if not shown:
+        return [], set()
+    table, keys = sites_table(shown, canvas, mortal=report.units_can_die > 0)
+    return [*table, *_rest(sites[len(shown) :], canvas)], keys
 
 
 def heading(verdict: Verdict, canvas: Canvas, *, title: str = "") -> list[Text]:
@@ -41,7 +48,7 @@ def heading(verdict: Verdict, canvas: Canvas, *, title: str = "") -> list[Text]:
     text = f"{title}: {verdict.headline}" if title else verdict.headline
     style = SEVERITY_STYLES[verdict.severity]
     lines: list[Text] = []
-    for line in canvas.wrap(text, _prose_width(canvas, INDENT)):
+    for line in canvas.wrap(text, prose_width(canvas, INDENT)):
         start = " " * INDENT if lines else f" {canvas.mark(verdict.severity)} "
         lines.append(Text().append(start + line, style))
     return lines + prose(verdict.scope, canvas)
@@ -49,7 +56,7 @@ def heading(verdict: Verdict, canvas: Canvas, *, title: str = "") -> list[Text]:
 
 def prose(text: str, canvas: Canvas) -> list[Text]:
     """Draw a remark in a soft colour."""
-    return [Text(" " * INDENT + line, SOFT) for line in canvas.wrap(text, _prose_width(canvas, INDENT))]
+    return [Text(" " * INDENT + line, SOFT) for line in canvas.wrap(text, prose_width(canvas, INDENT))]
 
 
 def sections(verdict: Verdict, canvas: Canvas, *, without: Collection[str] = ()) -> list[Text]:
@@ -58,11 +65,11 @@ def sections(verdict: Verdict, canvas: Canvas, *, without: Collection[str] = ())
     Notes on the topics named by `without` are left out: a column shows them.
     """
     parts: tuple[tuple[str, list[Paragraph]], ...] = (
-        ("meaning", [_plain(line) for line in verdict.meaning]),
-        ("what to do", [_plain(line, bullet="- ") for line in verdict.actions]),
+        ("meaning", [plain(line) for line in verdict.meaning]),
+        ("what to do", [plain(line, bullet="- ") for line in verdict.actions]),
         ("how sure", [(c.standing, STANDING_STYLES[c.standing], f": {c.text}") for c in verdict.claims]),
-        ("also", [_plain(note.text) for note in verdict.notes if note.topic not in without]),
-        ("not seen", [_plain(line) for line in verdict.unseen]),
+        ("also", [plain(note.text) for note in verdict.notes if note.topic not in without]),
+        ("not seen", [plain(line) for line in verdict.unseen]),
     )
     lines: list[Text] = []
     for label, paragraphs in parts:
@@ -74,23 +81,26 @@ def sections(verdict: Verdict, canvas: Canvas, *, without: Collection[str] = ())
 def section(label: str, paragraphs: Sequence[Paragraph], canvas: Canvas) -> list[Text]:
     """Draw paragraphs beside their label."""
     lines: list[Text] = []
-    indent = INDENT + _LABEL_WIDTH
+    indent = INDENT + LABEL_WIDTH
     for lead, style, text in paragraphs:
         hang = len(lead) if not style else 0
-        for number, line in enumerate(canvas.wrap(lead + text, _prose_width(canvas, indent + hang))):
-            start = Text(" " * INDENT).append(f"{'' if lines else label:<{_LABEL_WIDTH}}", SOFT)
-            body = Text(" " * (hang if number else 0) + line)
+        inset = len(lead) - len(lead.lstrip())
+        for number, line in enumerate(canvas.wrap(lead.lstrip() + text, prose_width(canvas, indent + hang))):
+            start = Text(" " * INDENT).append(f"{'' if lines else label:<{LABEL_WIDTH}}", SOFT)
+            body = Text(" " * (hang if number else inset) + line)
             if style and not number:
                 body.stylize(style, 0, len(lead))
             lines.append(start.append_text(body))
     return lines
 
 
-def _plain(text: str, bullet: str = "") -> Paragraph:
+def plain(text: str, bullet: str = "") -> Paragraph:
+    """Return a paragraph without a leading word; `bullet` hangs before it."""
     return bullet, "", text
 
 
-def _prose_width(canvas: Canvas, indent: int) -> int:
+def prose_width(canvas: Canvas, indent: int) -> int:
+    """Return the cells that running text has, so far from the edge."""
     return min(canvas.width, PROSE_WIDTH) - indent
 
 

@@ -13,6 +13,7 @@ from ..report import Report
 from .canvas import Canvas
 from .comparison import comparison
 from .page import SITES_SHOWN, page
+from .training import training_page
 
 
 def to_text(report: Report) -> str:
@@ -23,7 +24,7 @@ def to_text(report: Report) -> str:
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     canvas = Canvas(shutil.get_terminal_size((80, 24)).columns, ascii=not encoding.lower().startswith("utf"))
-    return "\n".join(line.plain for line in page(report, canvas))
+    return "\n".join(line.plain for line in _lines(report, canvas))
 
 
 def show(report: Report, console: Console, *, all_sites: bool = False) -> None:
@@ -34,7 +35,7 @@ def show(report: Report, console: Console, *, all_sites: bool = False) -> None:
         console: where to print it.
         all_sites: list every site, also of a healthy or a large network.
     """
-    _print(page(report, _canvas(console), all_sites=all_sites), console)
+    _print(_lines(report, _canvas(console), all_sites=all_sites), console)
 
 
 def show_side_by_side(
@@ -51,6 +52,11 @@ def show_side_by_side(
     """
     limit = None if all_sites else SITES_SHOWN
     _print(comparison(left, right, titles, _canvas(console), limit=limit), console)
+
+
+def _lines(report: Report, canvas: Canvas, *, all_sites: bool = False) -> list[Text]:
+    draw = training_page if report.mode == "training" else page
+    return draw(report, canvas, all_sites=all_sites)
 
 
 def _print(lines: Sequence[Text], console: Console) -> None:

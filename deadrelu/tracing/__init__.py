@@ -1,6 +1,6 @@
 """Tracing: carries (units, samples, positions) and producers from tensor to tensor through a forward pass."""
 
-from .layout import Layout, plan
+from .layout import Layout, plan, refit
 from .names import ParameterNames, module_paths, unwrapped
 from .readout import maxout_pieces, site_layout, sliced, unmapped
 from .table import canonical_name, is_blind, propagate
@@ -20,6 +20,7 @@ __all__ = [
     "module_paths",
     "plan",
     "propagate",
+    "refit",
     "site_layout",
     "sliced",
     "tensors_of",

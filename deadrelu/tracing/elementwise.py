@@ -131,16 +131,40 @@ def _reduced(layout: Layout, call: Arguments, shape: tuple[int, ...], result: tu
 
 
 def zeros(tracer: Tracer, call: Arguments, out: Out) -> None:
-    """zeros, zeros_like, new_zeros: a constant that makes maximum(x, 0) a rectifier."""
-    if isinstance(out, torch.Tensor):
-        tracer.traces.put(out, Trace(zero=True))
+    """zeros, zeros_like, new_zeros: a constant that makes maximum(x, 0) a rectifier; rows like those of its model."""
+    if not isinstance(out, torch.Tensor):
+        return
+    like = tracer.traces.get(call.get(0, "input"))
+    layout = like.layout if like is not None else None
+    if layout is not None:
+        layout = Layout(tuple(lay.strip(dim) for dim in layout.dims))
+        layout = layout if layout.shape == tuple(out.shape) else None
+    tracer.traces.put(out, Trace(layout, zero=True))
+
+
+def accumulate(tracer: Tracer, call: Arguments, out: Out) -> None:
+    """index_add, scatter_add...: the target tells the samples, what is put into it tells the units."""
+    target = tracer.traces.get(call.get(0, "input", call.kwargs.get("self")))
+    given = [trace for trace in tracer.known(tensors_of([*call.args[1:], *call.kwargs.values()])) if trace.lineage]
+    mine = target.layout if target is not None else None
+    theirs = next((t.layout for t in given if t.layout is not None and len(t.layout.dims) == out.ndim), None)
+    if target is None or mine is None or theirs is None or mine.units is not None or mine.shape != tuple(out.shape):
+        return inherit(tracer, call, out)
+    producers, lineage = union([target, *given])
+    tracer.traces.put(out, Trace(_filled(mine, theirs), producers, lineage))
+
+
+def _filled(mine: Layout, theirs: Layout) -> Layout:
+    """The dimensions of a target, with the units of what was put into it."""
+    pairs = zip(mine.dims, theirs.dims, mine.shape, theirs.shape, strict=True)
+    return lay.normal(tuple(b if lay.has(b, lay.UNIT) and n == m else a for a, b, n, m in pairs))
 
 
 def constant(tracer: Tracer, call: Arguments, out: Out) -> None:
     """tensor(0.0), full(..., 0): zeros if the value says so."""
     values = [a for a in (*call.args, *call.kwargs.values()) if isinstance(a, (int, float)) and not isinstance(a, bool)]
-    if isinstance(out, torch.Tensor) and values and values[-1] == 0:
-        tracer.traces.put(out, Trace(zero=True))
+    if isinstance(out, torch.Tensor):
+        tracer.traces.put(out, Trace(zero=bool(values) and values[-1] == 0))
 
 
 def assign(tracer: Tracer, call: Arguments, out: Out) -> None:
@@ -159,6 +183,8 @@ def assign(tracer: Tracer, call: Arguments, out: Out) -> None:
         dims = [lay.position(n) for n in target.shape[:lead]]
         dims += [lay.resized(d, n) for d, n in zip(theirs.layout.dims, target.shape[lead:], strict=True)]
         layout = lay.normal(tuple(dims))
+        if mine is not None and mine.layout is not None and mine.layout.shape == layout.shape:
+            layout = _filled(mine.layout, layout)
     tracer.traces.put(target, theirs.moved(layout))
 
 

@@ -133,19 +133,22 @@ def regroup(layout: Layout, shape: tuple[int, ...]) -> Layout | None:
     >>> heads.dims[2], heads.dims[3]
     ((Factor(role='unit', size=2, stride=3),), (Factor(role='unit', size=3, stride=1),))
     """
-    pending = [f for dim in layout.dims for f in dim]
+    pending = list(_joined(tuple(f for dim in layout.dims for f in dim)))
     pending.reverse()
     dims: list[Dim] = []
-    for size in shape:
+    for i, size in enumerate(shape):
         dim: list[Factor] = []
         rest = size
         if size == 1 and pending and pending[-1].size == 1:
             dim.append(pending.pop())
+        if size == 0:  # an expert that got no token: takes whatever the dimensions after it do not hold
+            while pending and prod(f.size for f in pending) != prod(shape[i + 1 :]):
+                dim.append(pending.pop())
         while rest > 1:
             if not pending:
                 return None
             f = pending.pop()
-            if rest % f.size == 0:
+            if f.size and rest % f.size == 0:
                 dim.append(f)
                 rest //= f.size
             elif f.size % rest == 0:
@@ -263,3 +266,41 @@ def plan(layout: Layout) -> Plan:
         return tuple(i for _, i in sorted(held))
 
     return Plan(expand, axes(UNIT), axes(BATCH), axes(POSITION), tuple(f.size for f in factors))
+
+
+@lru_cache(maxsize=4096)
+def refit(layout: Layout, shape: tuple[int, ...], batch: int | None) -> Layout | None:
+    """Return the layout of a tensor of another extent that was made the same way; None if it does not fit.
+
+    Units keep their number. A dimension of one other factor takes any extent; in a dimension of several factors the
+    samples, then the positions, make up the difference.
+    """
+    if len(layout.dims) != len(shape):
+        return None
+    dims = []
+    for dim, size in zip(layout.dims, shape, strict=True):
+        fitted = _refit(dim, size, batch)
+        if fitted is None:
+            return None
+        dims.append(fitted)
+    return normal(tuple(dims))
+
+
+def _refit(dim: Dim, size: int, batch: int | None) -> Dim | None:
+    if not dim:
+        return position(size)
+    free = [i for i, f in enumerate(dim) if f.role != UNIT]
+    fixed = prod(f.size for f in dim if f.role == UNIT)
+    if not free:
+        return dim if size == fixed else None
+    # No short cut where the extent is as before: 4 rows of 8 tokens may have become 8 rows of 4.
+    sizes = {i: dim[i].size for i in free}
+    for i in free:
+        if dim[i].role == BATCH and len(free) > 1 and batch and dim[i].stride == 1:
+            sizes[i] = batch
+    last = next((i for i in reversed(free) if dim[i].role == POSITION), free[0])
+    others = prod(n for i, n in sizes.items() if i != last) * fixed
+    if size % others:
+        return None
+    sizes[last] = size // others
+    return tuple(Factor(f.role, sizes.get(i, f.size), f.stride) for i, f in enumerate(dim))

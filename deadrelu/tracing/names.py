@@ -25,13 +25,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def module_paths(model: nn.Module) -> dict[nn.Module, str]:
     """Return the path of each module, the first if it has several; `module.` and `_orig_mod.` of wrappers stripped."""
-    named = list(model.named_modules())
-    full = {path for path, _ in named}
+    named: dict[str, nn.Module] = dict(model.named_modules())
     paths: dict[nn.Module, str] = {}
-    for path, module in named:
+    for path, module in named.items():
         short = _stripped(path)
-        # A path that would be taken for another module's stays whole.
-        paths[module] = path if short in full and short != path and short != "" else short
+        # A path that would be taken for another module's stays whole, unless that is the wrapper of this one.
+        other = named.get(short, module)
+        paths[module] = short if short == "" or unwrapped(other) is unwrapped(module) else path
     return paths
 
 
@@ -53,6 +53,8 @@ class ParameterNames:
         self._owned: dict[int, list[tuple[str, str]]] = {}
         self._derived: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         self._buffers = {id(buffer) for buffer in model.buffers()}
+        for module in model.modules():  # constants that were never registered
+            self._buffers |= {id(value) for value in vars(module).values() if isinstance(value, torch.Tensor)}
         for module, path in module_paths(model).items():
             for attribute, parameter in module.named_parameters(recurse=False):
                 self._owned.setdefault(id(parameter), []).append((path, _label(path, attribute)))

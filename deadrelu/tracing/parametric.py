@@ -31,8 +31,10 @@ def _dims(tracer: Tracer, tensor: torch.Tensor) -> list[Dim]:
     if trace is not None and trace.layout is not None:
         return list(trace.layout.dims)
     dims = [lay.position(n) for n in tensor.shape]
-    if trace is None and tensor.ndim > 1 and tensor.shape[0] == tracer.batch and tracer.is_foreign(tensor):
+    if tensor.ndim > 1 and tensor.shape[0] == tracer.batch and tensor.is_floating_point() and tracer.is_foreign(tensor):
+        # Rows of unknown origin, as many as samples, are the samples: a scripted part keeps them in order.
         dims[0] = lay.batch(tensor.shape[0])
+        tracer.foreign.add(tracer.scope())
     return dims
 
 
@@ -109,6 +111,20 @@ def _product(tracer: Tracer, a: Any, b: Any, out: torch.Tensor) -> None:
     _contracted(tracer, a, b, out)
 
 
+def grouped(tracer: Tracer, call: Arguments, out: Out) -> None:
+    """grouped_mm: rows of the input, sorted by expert, times the matrix of their expert; features come last."""
+    x, weight = call.get(0, "mat_a", call.kwargs.get("input")), call.get(1, "mat_b", call.kwargs.get("weight"))
+    name = tracer.producer(weight, "grouped_mm")
+    tracer.on_producer(name, x, 1, -1)
+    _made(tracer, out, name, [*_lead(_dims(tracer, x)[:-1], out.ndim - 1), ()], out.ndim - 1)
+
+
+def _telling(mine: Dim, theirs: Dim) -> Dim:
+    """Return `theirs` where it holds as many entries and knows that they are samples, and `mine` does not."""
+    same = lay.Layout((mine,)).shape == lay.Layout((theirs,)).shape
+    return lay.strip(theirs) if same and lay.has(theirs, lay.BATCH) and not lay.has(mine, lay.BATCH) else mine
+
+
 def _lead(dims: list[Dim], ndim: int) -> list[Dim]:
     return [()] * (ndim - len(dims)) + dims if len(dims) <= ndim else dims[-ndim:]
 
@@ -122,7 +138,11 @@ def _contracted(tracer: Tracer, a: torch.Tensor, b: torch.Tensor, out: torch.Ten
     for i, size in enumerate(out.shape[:-2]):
         mine, theirs = lay.Layout((lead[i],)).shape[0], lay.Layout((other[i],)).shape[0]
         dims.append(
-            lead[i] if mine == size and lead[i] else lay.strip(other[i]) if theirs == size else lay.position(size)
+            _telling(lead[i], other[i])
+            if mine == size and lead[i]
+            else lay.strip(other[i])
+            if theirs == size
+            else lay.position(size)
         )
     row = rows[-2] if not keeps_right else lay.strip(rows[-2])
     column = columns[-1] if keeps_right else lay.strip(columns[-1])
@@ -209,17 +229,22 @@ def attention(tracer: Tracer, call: Arguments, out: Out) -> None:
     value = tracer.traces.get(v)
     if value is None or value.layout is None:
         return
-    dims = list(value.layout.dims)
-    dims[-2] = lay.strip(_dims(tracer, q)[-2])
+    dims, rows = list(value.layout.dims), _dims(tracer, q)
+    dims[-2] = lay.strip(rows[-2])
+    if len(rows) == len(dims):  # learned keys and values do not know of the samples
+        dims[:-2] = [_telling(mine, theirs) for mine, theirs in zip(dims[:-2], rows[:-2], strict=True)]
     layout = lay.normal(tuple(dims))
     tracer.traces.put(out, value.moved(layout if layout.shape == tuple(out.shape) else None))
 
 
 def multi_head_attention(tracer: Tracer, call: Arguments, out: Out) -> None:
-    """F.multi_head_attention_forward: made by its output projection."""
+    """F.multi_head_attention_forward: made by its output projection; rows of the query, samples of either side."""
     result = out[0] if isinstance(out, tuple) else out
-    query, weight = call.get(0, "query"), call.get(11, "out_proj_weight")
-    _made(tracer, result, tracer.producer(weight, "attention"), [*_dims(tracer, query)[:-1], ()], result.ndim - 1)
+    query, key, weight = call.get(0, "query"), call.get(1, "key"), call.get(11, "out_proj_weight")
+    dims = _dims(tracer, query)[:-1]
+    if len(dims) == 2:  # learned queries, the same for every sample, do not know of the samples
+        dims[1] = _telling(dims[1], _dims(tracer, key)[1])
+    _made(tracer, result, tracer.producer(weight, "attention"), [*dims, ()], result.ndim - 1)
 
 
 def recurrent(tracer: Tracer, call: Arguments, out: Out) -> None:
@@ -234,6 +259,18 @@ def recurrent(tracer: Tracer, call: Arguments, out: Out) -> None:
         dims = [lay.position(state.shape[0]), *[lay.batch(n) for n in state.shape[1:-1]], ()]
         if state.ndim >= 2:
             _made(tracer, state, name, [*dims[: state.ndim - 1], ()], state.ndim - 1)
+
+
+def pad_packed(tracer: Tracer, call: Arguments, out: Out) -> None:
+    """pad_packed_sequence: a row per sequence again, longest first until they are put back in order."""
+    trace = tracer.traces.get(call.get(0, "data"))
+    padded = out[0]
+    if trace is None or trace.layout is None or padded.ndim != len(trace.layout.dims) + 1:
+        return
+    rows = 0 if call.get(2, "batch_first") else 1
+    dims = [lay.position(n) for n in padded.shape[:2]] + list(trace.layout.dims[1:])
+    dims[rows] = lay.batch(padded.shape[rows])
+    tracer.traces.put(padded, trace.moved(lay.normal(tuple(dims))))
 
 
 def norm_over_channels(tracer: Tracer, call: Arguments, out: Out) -> None:

@@ -75,16 +75,19 @@ def narrowed(trace: Trace, at: int, start: int, size: int, total: int, step: int
         return trace
     dims = list(trace.layout.dims)
     dim = dims[at]
-    if len(dim) > 1 and lay.has(dim, lay.UNIT):
-        inner = 1
-        for f in dim[1:]:
-            inner *= f.size
-        if dim[0].role == lay.UNIT and size % inner == 0 and start % inner == 0 and step == 1:
-            dims[at] = (lay.Factor(lay.UNIT, size // inner, dim[0].stride), *dim[1:])
-        else:
-            dims[at] = lay.unit(size)
+    inner = lay.Layout((dim[1:],)).shape[0]
+    if len(dim) > 1 and size % inner == 0 and start % inner == 0 and step == 1:
+        # Whole steps of the outermost factor: one of two views that stand in the batch one after the other.
+        left = size // inner
+        outer = lay.position(left) if dim[0].role == lay.POSITION else (dim[0]._replace(size=left),)
+        dims[at] = (*outer, *dim[1:])
+    elif len(dim) > 1 and lay.has(dim, lay.UNIT):  # every entry a unit of its own, beside those of other dimensions
+        dims[at] = (lay.Factor(lay.UNIT, size, trace.layout.units or 1),)
     else:
         dims[at] = lay.resized(dim, size)
+    if lay.has(dim, lay.BATCH) and not lay.has(dims[at], lay.BATCH):
+        # What other dimensions hold numbers groups of samples, not samples.
+        dims = [lay.strip(d, lay.BATCH) for d in dims]
     marks = [("units", start, size, step)] if lay.has(dim, lay.UNIT) else []
     return trace.moved(lay.normal(tuple(dims)), *marks)
 
@@ -125,6 +128,8 @@ def _picked(trace: Trace, at: int, index: Any) -> Trace:
 def getitem(tracer: Tracer, call: Arguments, out: Out) -> None:
     """x[...]: integers drop a dimension, slices shorten it, tensors of indices or masks scramble it."""
     found = source_of(tracer, call)
+    if found is None and isinstance(out, torch.Tensor):
+        return _looked_up(tracer, call, out)
     if found is None or found[1].layout is None or not isinstance(out, torch.Tensor):
         return
     tensor, trace = found
@@ -160,9 +165,32 @@ def getitem(tracer: Tracer, call: Arguments, out: Out) -> None:
     if trace.layout is not None and scrambled is not None:
         trace = _fitted(trace, tuple(out.shape))
         shuffled = scrambled == 0 and found[1].layout.dims[0] == lay.batch(tensor.shape[0]) and out.ndim > 0
-        if trace.layout is not None and shuffled and out.shape[0] == tracer.batch:  # the same samples in another order
+        if trace.layout is not None and shuffled and _is_order(index[0], tracer.batch):
             trace = trace.moved(Layout((lay.batch(out.shape[0]), *trace.layout.dims[1:])))
     put(tracer, out, trace)
+
+
+def _looked_up(tracer: Tracer, call: Arguments, out: torch.Tensor) -> None:
+    """weight[i]: the weight of an expert stays the weight of its op; a table of vectors is an embedding."""
+    table, index = call.args[0], call.args[1]
+    name = tracer.parameter_name(table) if isinstance(table, torch.Tensor) else None
+    if name is None:
+        return
+    tracer.derive(out, name)
+    rows = tracer.traces.get(index)
+    if rows is None or rows.layout is None or index.dtype == torch.bool or not index.ndim or table.ndim != 2:
+        return
+    layout = lay.with_units([*rows.layout.dims, ()], index.ndim, out.shape[-1])
+    put(tracer, out, Trace(layout, (name,), frozenset((name,))))
+
+
+def _is_order(index: Any, batch: int | None) -> bool:
+    """True if an index puts the samples into another order. On a GPU that would have to be waited for: it may not."""
+    if not isinstance(index, torch.Tensor) or index.dtype == torch.bool or index.device.type != "cpu":
+        return False
+    if tuple(index.shape) != (batch,):
+        return False
+    return bool((index % len(index)).sort().values.equal(torch.arange(len(index), dtype=index.dtype)))
 
 
 def _consumes(i: Any) -> int:
@@ -203,7 +231,7 @@ def index_select(tracer: Tracer, call: Arguments, out: Out) -> None:
     at = int(call.get(1, "dim")) % found[0].ndim
     dims = list(found[1].layout.dims)
     units = lay.has(dims[at], lay.UNIT)
-    same_rows = lay.has(dims[at], lay.BATCH) and out.shape[at] == tracer.batch
+    same_rows = lay.has(dims[at], lay.BATCH) and _is_order(call.get(2, "index"), tracer.batch)
     dims[at] = (
         lay.unit(out.shape[at]) if units else lay.batch(out.shape[at]) if same_rows else lay.position(out.shape[at])
     )

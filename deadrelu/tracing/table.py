@@ -22,8 +22,7 @@ _ROWS: tuple[tuple[Handler, str], ...] = (
     (views.transpose, "transpose swapaxes swapdims"),
     (views.swap_last, "t T mT H mH adjoint"),
     (views.movedim, "movedim moveaxis"),
-    (views.expand, "expand expand_as broadcast_to"),
-    (views.repeat, "repeat tile"),
+    (views.expand, "expand expand_as broadcast_to repeat tile"),
     (views.repeat_interleave, "repeat_interleave"),
     (parts.cat, "cat concat concatenate"),
     (parts.stack, "stack"),
@@ -47,10 +46,12 @@ _ROWS: tuple[tuple[Handler, str], ...] = (
     (parametric.embedding_bag, "embedding_bag"),
     (parametric.addmm, "addmm baddbmm addmv"),
     (parametric.matmul, "matmul mm bmm mv __matmul__ __rmatmul__"),
+    (parametric.grouped, "grouped_mm _grouped_mm scaled_grouped_mm _scaled_grouped_mm"),
     (parametric.einsum, "einsum"),
     (parametric.attention, "scaled_dot_product_attention"),
     (parametric.multi_head_attention, "multi_head_attention_forward"),
     (parametric.recurrent, "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+    (parametric.pad_packed, "_pad_packed_sequence"),
     (parametric.norm_over_channels, "batch_norm instance_norm group_norm native_batch_norm native_group_norm"),
     (parametric.norm_over_last, "layer_norm rms_norm native_layer_norm"),
     (elementwise.negate, "neg negative rsub __rsub__ __neg__"),
@@ -63,6 +64,10 @@ _ROWS: tuple[tuple[Handler, str], ...] = (
     (elementwise.zeros, "zeros zeros_like new_zeros"),
     (elementwise.constant, "tensor full full_like new_full new_tensor scalar_tensor as_tensor"),
     (elementwise.assign, "__setitem__ copy"),
+    (
+        elementwise.accumulate,
+        "index_add index_copy index_reduce index_put scatter scatter_add scatter_reduce masked_scatter",
+    ),
 )
 
 _PARAMETRIC = frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -71,6 +71,7 @@ class Tracer:
         on_producer: told of every op with parameters: (its name, its input, groups, dimension of the input's features).
         unbatched: the model was fed one sample without a batch axis.
         batch: number of samples of this forward pass.
+        foreign: modules that were handed a tensor of which nothing is known.
     """
 
     traces: Traces
@@ -79,6 +80,7 @@ class Tracer:
     on_producer: Callable[[str, torch.Tensor, int, int], None]
     unbatched: bool = False
     batch: int | None = None
+    foreign: set[str] = field(default_factory=set)
 
     def parameter_name(self, tensor: torch.Tensor) -> str | None:
         """Return the name of the op that owns a weight, None if the tensor is no weight."""

@@ -113,17 +113,7 @@ def movedim(tracer: Tracer, call: Arguments, out: Out) -> None:
 
 
 def expand(tracer: Tracer, call: Arguments, out: Out) -> None:
-    """expand, broadcast_to: dimensions of size 1 are stretched."""
-    found = source_of(tracer, call)
-    if found is None or found[1].layout is None:
-        return
-    dims = _aligned(found[1].layout.dims, len(out.shape))
-    grown = tuple(lay.resized(d, n) for d, n in zip(dims, out.shape, strict=True))
-    put(tracer, out, found[1].moved(lay.normal(grown)))
-
-
-def repeat(tracer: Tracer, call: Arguments, out: Out) -> None:
-    """repeat, tile: a dimension is written several times, the copies outermost."""
+    """expand, repeat, tile: a dimension holds several copies, outermost; those of one unit or sample stay that one."""
     found = source_of(tracer, call)
     if found is None or found[1].layout is None:
         return

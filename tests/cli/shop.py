@@ -13,6 +13,11 @@ from deadrelu.cli.app import app
 DEAD = [1, 5]
 ROWS = 40
 
+# Command lines, to be completed: by a SPEC, by nothing, and for a checkpoint that a test writes as bad.pt.
+NET = ("audit", "shop:net", "--data")
+DATA = ("--data", "x.npy")
+CHECKPOINT = ("audit", "bad.pt", "--model", "shop:blank", *DATA)
+
 SOURCE = '''
 import torch
 from torch import nn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -42,6 +44,11 @@ STATUSES: list[tuple[BaseException, int, str]] = [
         caused(DataError("refused"), RuntimeError("DefaultCPUAllocator: can't allocate memory")),
         2,
         "deadrelu: error: out of memory; try a smaller --batch-size, or --max-samples\n",
+    ),
+    (
+        OSError(errno.ENOSPC, "No space left on device"),
+        2,
+        "deadrelu: error: no space left to write the output; free some, or write elsewhere\n",
     ),
     (KeyboardInterrupt(), 130, "deadrelu: interrupted\n"),
     (BrokenPipeError(), 141, ""),
@@ -107,3 +114,10 @@ def test_an_error_of_ours_is_internal(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_one_line(text: str, line: str) -> None:
     assert exits.one_line(text) == line
+
+
+def test_a_stream_that_the_shell_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`deadrelu ... >&-` starts the interpreter without a stdout."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert exits.run(lambda: sys.stdout.write("nobody reads this")) == 0
+    sys.stdout.close()

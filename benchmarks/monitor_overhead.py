@@ -1,0 +1,109 @@
+"""A training step under Monitor against the same step without it, as paired ratios (DESIGN 9).
+
+    python benchmarks/monitor_overhead.py [--quick] [--threads N] [--device cuda] [--processor-time]
+
+A step is forward, loss, backward and `optimizer.step()`. Two copies of a model train on the same data, one of them
+under a Monitor with its defaults; they alternate in blocks of one window of 50 steps, so that each block of the watched
+copy holds its captures and one look at what was observed. The first blocks, which trace the model, are not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from audit_overhead import Encoder, resnet
+from paired import Setting, cells, measure, setting_from
+from torch import nn
+
+import deadrelu
+
+WINDOW = 50
+
+
+class Classifier(nn.Module):
+    """A Transformer encoder with ReLU and a linear head on the mean token."""
+
+    def __init__(self, width: int = 128, layers: int = 2) -> None:
+        super().__init__()
+        self.body = Encoder(width, layers)
+        self.head = nn.Linear(width, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).mean(1))
+
+
+def mlp(inputs: int, width: int, hidden: int) -> nn.Module:
+    """Return hidden layers of one width, each with its ReLU, and a linear head."""
+    layers: list[nn.Module] = []
+    for before in [inputs] + [width] * (hidden - 1):
+        layers += [nn.Linear(before, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 10))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    batch: int
+    aim: float
+
+
+CASES = (
+    Case("CNN (residual, 32 x 32, 13 ReLUs)", lambda: resnet(16), (3, 32, 32), 16, 1.02),
+    Case("Transformer encoder (2 x 128, 64 tokens)", Classifier, (64, 128), 8, 1.02),
+    Case("MLP (784-512-512-512-10)", lambda: mlp(784, 512, 3), (784,), 128, 1.05),
+    Case("small MLP (64-64-64-64-10)", lambda: mlp(64, 64, 3), (64,), 64, 1.10),
+)
+
+
+def block(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> Callable[[], None]:
+    """Return the work of one window of training steps."""
+
+    def work() -> None:
+        for _ in range(WINDOW):
+            loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return work
+
+
+def row(case: Case, setting: Setting) -> str:
+    """Measure one case and return its row of the table."""
+    torch.manual_seed(0)
+    model = case.build().to(setting.device).train()
+    x = torch.randn(case.batch, *case.shape, device=setting.device)
+    y = torch.randint(10, (case.batch,), device=setting.device)
+    watched = copy.deepcopy(model)
+    optimizers = [torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9) for net in (model, watched)]
+    works = [block(net, optimizer, x, y) for net, optimizer in zip((model, watched), optimizers, strict=True)]
+    with deadrelu.Monitor(watched, optimizers[1], window=WINDOW, strict=True):
+        for work in works:
+            work()
+        times = measure(*works, setting)
+    return f"| {case.name} | {case.batch} | {cells(times, WINDOW)} | {case.aim:.2f} |"
+
+
+def main() -> None:
+    """Print the table."""
+    logging.getLogger("deadrelu").setLevel(logging.ERROR)
+    parser = argparse.ArgumentParser(description="A training step under Monitor against one without, as paired ratios.")
+    setting = setting_from(parser, pairs=21, quick_pairs=7)
+    print("| step | batch | plain, ms | watched, ms | watched / plain | middle half | to reach |")
+    print("|---|---|---|---|---|---|---|")
+    for case in CASES:
+        print(row(case, setting), flush=True)
+
+
+if __name__ == "__main__":
+    main()

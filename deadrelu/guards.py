@@ -1,0 +1,84 @@
+"""Guards: hooks that never harm the training that they watch, and that do nothing in a copy of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import nn
+
+from .errors import TrainingStopped
+
+
+class Watched(Protocol):
+    """Who owns guarded functions: asked whether it still watches, and told of what went wrong."""
+
+    attached: bool
+    strict: bool
+
+    def detach(self) -> None: ...
+
+    def failed(self, error: Exception) -> None: ...
+
+
+class Releases(Protocol):
+    """Who is told that a module ends."""
+
+    def release(self, module: nn.Module, args: Any, out: Any) -> None: ...
+
+
+class Guarded:
+    """A function of the monitor's that lets nothing that goes wrong in it reach the training: it returns None then.
+
+    It stands in the hooks of a model; a copy of the model (deepcopy, pickle) gets hooks that do nothing.
+    """
+
+    def __init__(self, owner: Watched, function: Callable[..., Any]) -> None:
+        self._owner = owner
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        owner = self._owner
+        if not owner.attached:
+            return None
+        try:
+            return self._function(*args, **kwargs)
+        except TrainingStopped:
+            owner.detach()
+            raise
+        except Exception as error:
+            if owner.strict:
+                owner.detach()
+                raise
+            owner.failed(error)
+            return None
+
+    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
+        return inert
+
+    def __reduce__(self) -> Any:
+        return inert_hook, ()
+
+
+class Release:
+    """The hook that ends a module; a copy of the model gets one that does nothing."""
+
+    def __init__(self, taps: Releases) -> None:
+        self._taps = taps
+
+    def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
+        self._taps.release(module, args, out)
+
+    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
+        return inert
+
+    def __reduce__(self) -> Any:
+        return inert_hook, ()
+
+
+def inert(*args: Any, **kwargs: Any) -> None:
+    """What a hook of ours becomes in a copy of the model."""
+
+
+def inert_hook() -> Callable[..., None]:
+    return inert

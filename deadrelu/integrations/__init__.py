@@ -1,0 +1,1 @@
+"""Callbacks that run a Monitor inside of other people's trainers; each is an extra."""

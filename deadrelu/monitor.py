@@ -1,0 +1,362 @@
+"""Monitor: which units die in training, at which update, and why."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from .chronicle import Chronicle
+from .deaths import Death, Event
+from .drift import Drift
+from .errors import DeadReluWarning, ModelError, TrainingStopped
+from .guards import Guarded
+from .kernels import Plan, engaged_count, maximum
+from .kinds import Kind
+from .report import Coverage, Report
+from .sites import Site
+from .status import training_confidence, training_report
+from .taps import Taps
+from .tracing import Layout, unwrapped
+from .windows import Window
+
+log = logging.getLogger("deadrelu")
+
+Patterns = Iterable[str] | str | None
+StopWhen = float | Callable[["Monitor"], bool]
+
+
+class Monitor:
+    """Watches a model while it trains, without changing the training.
+
+    ```python
+    with deadrelu.Monitor(model, optimizer) as monitor:
+        train(...)
+    print(monitor.report())
+    ```
+
+    It attaches at construction. Each call of `optimizer.step()` ends a step; without an optimizer, call `step()` after
+    each update. Forward passes count if the outermost module was entered in training mode with gradients enabled:
+    validation does not. Whether a unit fired is seen at every step; activation rates, gradients and what moved the
+    margin of z are measured on a fixed schedule inside of each window.
+
+    Args:
+        model: the model, wrapped or not.
+        optimizer: the optimizer or optimizers that train it.
+        every: observe every that many steps; deaths are dated that coarsely.
+        window: steps between two looks at what was observed.
+        on_event: called with each `Event` as it is found.
+        stop_when: a dead fraction in 0..1 above which, or a function of the monitor with which, training is ended by
+            `TrainingStopped`.
+        count_eval: also count forward passes in eval mode or without gradients.
+        strict: raise what goes wrong inside of the monitor, instead of detaching with a warning.
+        include, exclude: patterns (`fnmatch`) of site names.
+        batch_dim: the dimension of the inputs that holds the samples.
+
+    Raises:
+        ModelError: the model is no module, or is TorchScript.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | Iterable[Optimizer] | None = None,
+        *,
+        every: int = 1,
+        window: int = 50,
+        on_event: Callable[[Event], Any] | None = None,
+        stop_when: StopWhen | None = None,
+        count_eval: bool = False,
+        strict: bool = False,
+        include: Patterns = None,
+        exclude: Patterns = None,
+        batch_dim: int = 0,
+    ) -> None:
+        if not _observable(model):
+            raise ModelError(f"model is a {type(model).__name__}; expected a torch.nn.Module that runs in Python")
+        if every < 1 or window < 2:
+            raise ModelError(f"every is {every} and window is {window}; expected at least 1 and 2")
+        inner = unwrapped(model)
+        self.attached = True
+        self.steps = 0
+        self._optimizers = _listed(optimizer)
+        self._every, self._length = every, window
+        self._on_event, self._stop_when, self.strict = on_event, stop_when, strict
+        self._window = Window(-(-window // every))
+        self._drift = Drift(inner, self._optimizers)
+        self._chronicle = Chronicle(self._window, self._drift, every)
+        self._rows: dict[str, int] = {}  # samples that each site saw in the forward pass that is under way
+        self._samples = 0
+        self._open = self._updated = self._observing = self._capturing = self._warned = False
+        self._gradients: list[Any] = []
+        patterns = {"include": include, "exclude": exclude}
+        self._taps = Taps(inner, self, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
+        self._hooks = [o.register_step_post_hook(self._guarded(self._after_update)) for o in self._optimizers]
+        self._taps.attach()
+
+    # -- what a user asks ----------------------------------------------------------------------------------------
+
+    @property
+    def deaths(self) -> list[Death]:
+        """Every confirmed death so far, in order of confirmation."""
+        return self._chronicle.deaths
+
+    @property
+    def events(self) -> list[Event]:
+        """Deaths and revivals so far, grouped."""
+        return self._chronicle.events
+
+    @property
+    def dead_fraction(self) -> float | None:
+        """Units that are dead now / units of kinds that can die; None before the first window."""
+        return self._chronicle.dead_fraction()
+
+    def report(self) -> Report:
+        """Return what was found so far, as a `Report` in mode `training`."""
+        self._look()
+        slots = list(self._window.slots.values())
+        chronicle, scout = self._chronicle, self._taps.scout
+        sites = tuple(
+            training_report(
+                slot.site,
+                chronicle.counts[slot.site.name],
+                samples=chronicle.samples(slot),
+                dead=chronicle.lives.dead[slot.units],
+                quiet=chronicle.quiet[slot.units],
+            )
+            for slot in slots
+            if slot.site.name in chronicle.counts
+        )
+        return Report(
+            mode="training",
+            evidence="statistical",
+            samples=self._samples,
+            sites=sites,
+            coverage=Coverage(
+                sites=len(sites),
+                uncalled=tuple(scout.uncalled) if sites else (),
+                unsupported=tuple(scout.unsupported.items()),
+                merged=tuple((s.site.name, s.site.calls) for s in slots if s.site.calls > 1),
+                batch_lost=tuple(s.site.name for s in slots if s.site.batch_lost),
+            ),
+            confidence=training_confidence(sites, chronicle.shortest_silence()),
+            deaths=tuple(death.to_dict() for death in self.deaths),
+            events=tuple(event.to_dict() for event in self.events),
+        )
+
+    def step(self) -> None:
+        """End a step; only for training without an optimizer that the monitor knows."""
+        self._guarded(self._end_update)()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs to continue this record, as tensors and plain values.
+
+        What moved the margins is not kept: the causes of deaths that were under way begin anew.
+        """
+        self._look()
+        return {"steps": self.steps, "samples": self._samples, **self._chronicle.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the record that `state_dict` told of. Call it before the first step.
+
+        Raises:
+            ModelError: steps were seen already.
+        """
+        if self.steps or self._open:
+            raise ModelError(f"{self.steps} steps were seen already; load the state of a monitor before its first step")
+        self.steps, self._samples = int(state["steps"]), int(state["samples"])
+        self._chronicle.load_state_dict(state)
+
+    def close(self) -> None:
+        """Look at what was observed last, and remove every hook. A second call does nothing."""
+        if self.attached:
+            self._guarded(self._finish)()
+        self.detach()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what the taps tell --------------------------------------------------------------------------------------
+
+    def begin_forward(self, rows: int | None) -> None:
+        """A forward pass that counts begins."""
+        if self._updated:
+            self._end_step()
+        if not self._open:
+            self._open = True
+            self._observing = self.steps % self._every == 0
+            if self._observing:
+                at = len(self._window)
+                # Also at the window's end, where deaths are explained.
+                self._capturing = at % self._stride == 0 or at == -(-self._length // self._every) - 1
+                self._window.begin_step(self.steps)
+                if self._capturing:
+                    self._drift.arm(rows)
+                    self._taps.waiting_for_gradients = True
+        self._rows = {}
+        self._samples += 1 if rows is None else rows
+
+    @property
+    def _stride(self) -> int:
+        return max(1, -(-self._length // self._every) // 5)
+
+    def found(self, site: Site, layout: Layout, nearest: str | None) -> None:
+        """A traced forward pass met a site."""
+        self._drift.follow(site, layout, nearest, self._capturing)
+        upstream = frozenset().union(*(self._taps.scout.upstream.get(p, frozenset()) for p in site.producers))
+        self._chronicle.upstream.setdefault(site.name, upstream)
+
+    def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
+        """A layer ran in a traced forward pass."""
+        if self._capturing:
+            self._drift.remember(path, module, x, out)
+
+    def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
+        """An activation is about to run on z."""
+        if not self._observing:
+            return
+        with torch.no_grad():
+            slot = self._window.slot(site, z)
+            self._window.observe(slot, kind, z, plan)
+            if self._capturing:
+                counts = engaged_count(z, kind, plan)
+                slot.counter.add(counts, maximum(z, plan), plan)
+                self._drift.take(site, z.detach(), counts.mean(0) / plan.position_count, self.steps)
+        self._rows[site.name] = max(self._rows.get(site.name, 0), plan.sample_count)
+        if self._capturing:
+            self._measure_gradient(site, z, plan)
+
+    def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
+        """A checkpointed block runs again in backward: its gradients are measured there."""
+        self._measure_gradient(site, z, plan)
+
+    def _measure_gradient(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
+        if z.requires_grad and site.name in self._window.slots:
+            counter = self._window.slots[site.name].counter
+            note = self._guarded(lambda g: counter.observe_gradient(g, plan))
+            # A hook that returns None leaves the gradient as it is.
+            self._gradients.append(z.register_hook(note))  # type: ignore[no-untyped-call]
+
+    def end_forward(self, suspect: Iterable[Site]) -> None:
+        """A forward pass that counts has ended."""
+        for name, rows in self._rows.items():
+            self._window.count(self._window.slots[name], rows)
+            self._window.slots[name].counter.end_forward()
+        for site in suspect:
+            if site.name in self._window.slots and self._observing:
+                self._window.distrust(self._window.slots[site.name])
+        self._drift.disarm()
+
+    # -- steps and windows ---------------------------------------------------------------------------------------
+
+    def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._drift.groups.after_update(optimizer)
+        self._end_update()
+
+    def _end_update(self) -> None:
+        if not self._open:
+            if not self._updated:
+                self._nothing_seen()
+            return
+        self._updated = True
+        # With several optimizers the next forward pass tells that the last of them is through.
+        if len(self._optimizers) < 2:
+            self._end_step()
+
+    def _end_step(self) -> None:
+        if self._observing:
+            if self._capturing:
+                self._drift.after_update()
+                self._chronicle.note_rates(self.steps)
+            self._window.end_step()
+        for handle in self._gradients:
+            handle.remove()
+        self._gradients.clear()
+        self._taps.waiting_for_gradients = self._capturing = False
+        self.steps += 1
+        self._open = self._updated = False
+        if self.steps % self._length == 0:
+            self._look()
+
+    def _nothing_seen(self) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                "an update came without a forward pass that counts; expected one in training mode with gradients: "
+                "pass the model that is called, and construct the monitor before a compiled model is first called"
+            )
+
+    def _look(self) -> None:
+        if not len(self._window):
+            return
+        for event in self._chronicle.look():
+            log.warning("%s", event)
+            if self._on_event is not None:
+                self._on_event(event)
+        self._maybe_stop()
+
+    def _maybe_stop(self) -> None:
+        if callable(self._stop_when):
+            if self._stop_when(self):
+                raise TrainingStopped(f"stop_when came true at step {self.steps}: {len(self.deaths)} deaths so far")
+        elif self._stop_when is not None:
+            fraction = self.dead_fraction
+            if fraction is not None and fraction > self._stop_when:
+                raise TrainingStopped(
+                    f"{fraction:.1%} of the units are dead at step {self.steps}, more than stop_when={self._stop_when}"
+                )
+
+    def _finish(self) -> None:
+        if self._updated:
+            self._end_step()
+        self._stop_when = None
+        self._look()
+
+    # -- safety --------------------------------------------------------------------------------------------------
+
+    def _guarded(self, function: Callable[..., Any]) -> Guarded:
+        return Guarded(self, function)
+
+    def failed(self, error: Exception) -> None:
+        """Something of the monitor's went wrong: detach, say so, let the training go on."""
+        self.detach()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        self._warn(
+            f"the monitor failed and has detached itself, training goes on: {type(error).__name__}: {error} "
+            f"({where.name}, line {where.lineno}); please report it, strict=True raises it"
+        )
+
+    def _warn(self, message: str) -> None:
+        log.warning("%s", message)
+        warnings.warn(message, DeadReluWarning, stacklevel=4)
+
+    def detach(self) -> None:
+        """Remove every hook, now or when the forward pass under way ends."""
+        self.attached = False
+        for handle in (*self._hooks, *self._gradients):
+            handle.remove()
+        self._hooks, self._gradients = [], []
+        self._drift.disarm()
+        self._taps.detach()
+
+
+def _observable(model: Any) -> bool:
+    return isinstance(model, nn.Module) and not isinstance(unwrapped(model), torch.jit.ScriptModule)
+
+
+def _listed(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optimizer]:
+    if optimizer is None:
+        return []
+    return list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]

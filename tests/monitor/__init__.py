@@ -1,0 +1,1 @@
+"""The Monitor against its ground truth: dates, causes, and training left untouched."""
