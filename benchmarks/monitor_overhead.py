@@ -55,11 +55,12 @@ class Case:
     shape: tuple[int, ...]
     batch: int
     aim: float
+    heavy: bool = False
 
 
 CASES = (
-    Case("CNN (residual, 32 x 32, 13 ReLUs)", lambda: resnet(16), (3, 32, 32), 16, 1.02),
-    Case("Transformer encoder (2 x 128, 64 tokens)", Classifier, (64, 128), 8, 1.02),
+    Case("CNN (residual, 32 x 32, 13 ReLUs)", lambda: resnet(16), (3, 32, 32), 16, 1.02, heavy=True),
+    Case("Transformer encoder (2 x 128, 64 tokens)", Classifier, (64, 128), 8, 1.02, heavy=True),
     Case("MLP (784-512-512-512-10)", lambda: mlp(784, 512, 3), (784,), 128, 1.05),
     Case("small MLP (64-64-64-64-10)", lambda: mlp(64, 64, 3), (64,), 64, 1.10),
 )
@@ -82,8 +83,9 @@ def row(case: Case, setting: Setting) -> str:
     """Measure one case and return its row of the table."""
     torch.manual_seed(0)
     model = case.build().to(setting.device).train()
-    x = torch.randn(case.batch, *case.shape, device=setting.device)
-    y = torch.randint(10, (case.batch,), device=setting.device)
+    batch = case.batch // 4 if setting.quick and case.heavy else case.batch
+    x = torch.randn(batch, *case.shape, device=setting.device)
+    y = torch.randint(10, (batch,), device=setting.device)
     watched = copy.deepcopy(model)
     optimizers = [torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9) for net in (model, watched)]
     works = [block(net, optimizer, x, y) for net, optimizer in zip((model, watched), optimizers, strict=True)]
@@ -91,7 +93,7 @@ def row(case: Case, setting: Setting) -> str:
         for work in works:
             work()
         times = measure(*works, setting)
-    return f"| {case.name} | {case.batch} | {cells(times, WINDOW)} | {case.aim:.2f} |"
+    return f"| {case.name} | {batch} | {cells(times, WINDOW)} | {case.aim:.2f} |"
 
 
 def main() -> None:

@@ -271,6 +271,7 @@ class Chronicle:
                 non_finite=non_finite,
                 shares=parts,
                 kick=stretch.kick,
+                steady=stretch.steady,
                 raw_input=not above,
                 raw_moved=self._raw_moved(slot.site.name, set()),
                 upstream_kick=self._upstream_kick(slot.site.name, (stretch.first, stretch.last), set()),

@@ -93,7 +93,7 @@ class Monitor:
         self._drift = Drift(inner, self._optimizers)
         self._chronicle = Chronicle(self._window, self._drift, every)
         self._rows: dict[str, int] = {}  # samples that each site saw in the forward pass that is under way
-        self._samples = 0
+        self._samples = self._batch = 0
         self._open = self._updated = self._observing = self._capturing = self._warned = False
         self._gradients: list[Any] = []
         patterns = {"include": include, "exclude": exclude}
@@ -120,7 +120,7 @@ class Monitor:
 
     def report(self) -> Report:
         """Return what was found so far, as a `Report` in mode `training`."""
-        self._look()
+        self._look_now()
         slots = list(self._window.slots.values())
         chronicle, scout = self._chronicle, self._taps.scout
         sites = tuple(
@@ -160,7 +160,7 @@ class Monitor:
 
         What moved the margins is not kept: the causes of deaths that were under way begin anew.
         """
-        self._look()
+        self._look_now()
         return {"steps": self.steps, "samples": self._samples, **self._chronicle.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -198,15 +198,13 @@ class Monitor:
             self._open = True
             self._observing = self.steps % self._every == 0
             if self._observing:
-                at = len(self._window)
-                # Also at the window's end, where deaths are explained.
-                self._capturing = at % self._stride == 0 or at == -(-self._length // self._every) - 1
+                self._capturing = len(self._window) % self._stride == 0
                 self._window.begin_step(self.steps)
                 if self._capturing:
                     self._drift.arm(rows)
                     self._taps.waiting_for_gradients = True
         self._rows = {}
-        self._samples += 1 if rows is None else rows
+        self._batch = 1 if rows is None else rows
 
     @property
     def _stride(self) -> int:
@@ -251,6 +249,8 @@ class Monitor:
 
     def end_forward(self, suspect: Iterable[Site]) -> None:
         """A forward pass that counts has ended."""
+        if self._rows or not self._observing:  # a metric beside the model is a module, too
+            self._samples += self._batch
         for name, rows in self._rows.items():
             self._window.count(self._window.slots[name], rows)
             self._window.slots[name].counter.end_forward()
@@ -306,6 +306,13 @@ class Monitor:
             if self._on_event is not None:
                 self._on_event(event)
         self._maybe_stop()
+
+    def _look_now(self) -> None:
+        """Look before the window is full; not between two micro-batches, whose step is not over."""
+        if not self._open:
+            stop_when, self._stop_when = self._stop_when, None
+            self._guarded(self._look)()
+            self._stop_when = stop_when
 
     def _maybe_stop(self) -> None:
         if callable(self._stop_when):

@@ -323,7 +323,8 @@ class Taps(TorchFunctionMode):
         z = next(iter(_tensors((*args, *kwargs.values()))), None)
         if z is not None:
             self._passing = z
-            self._meet(module, z)
+            with torch._C.DisableTorchFunction():  # our own arithmetic need not pass through our own mode
+                self._meet(module, z)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -19,6 +19,8 @@ PARTS = QUANTITIES[:5]
 RISK_CAPTURES = 6
 RISK_SURE = 6.0
 RISK_RATE = 0.05
+PACE_CAPTURES = 5
+"""Captures whose own steps are averaged, about one window: longer than a swing, shorter than a drift."""
 HEALTHY = 0.25
 """Share of its best rate at which a unit counts as healthy."""
 
@@ -31,6 +33,7 @@ class Stretch:
         parts: the sums of the parts, in the order of PARTS; they add up to `after` - `before`.
         before, after: the margin at both ends.
         kick: largest own step of one update, in units of std z when last healthy.
+        steady: own step of the mean update over the last captures, over the largest; None after fewer than three.
         lr: learning rate at that update, NaN if no optimizer holds the weight.
         first, last: the steps at both ends.
     """
@@ -39,6 +42,7 @@ class Stretch:
     before: float
     after: float
     kick: float
+    steady: float | None
     lr: float
     first: int
     last: int
@@ -61,9 +65,12 @@ class Trajectory:
         self.best = np.zeros(units)
         self.margins: list[tuple[int, Array]] = []
         self.kicks: deque[tuple[int, float]] = deque(maxlen=256)
-        # Per unit: margin when last healthy, margin now, largest kick, its learning rate, step when last healthy, now.
-        self._open = np.full((6, units), np.nan)
-        self._closed = np.full((len(PARTS) + 6, units), np.nan)
+        # Per unit: margin when last healthy, margin now, largest kick, its learning rate, step when last healthy, now,
+        # pace.
+        self._open = np.full((7, units), np.nan)
+        self._closed = np.full((len(PARTS) + 7, units), np.nan)
+        self._steps: deque[Array] = deque(maxlen=PACE_CAPTURES)
+        self._lately = self._closed.copy()
         self._silent = np.zeros(units, bool)
         self._last: int | None = None
 
@@ -83,12 +90,15 @@ class Trajectory:
     def stretch(self, unit: int, last_fired: int) -> Stretch | None:
         """Return the stretch in which a unit fell silent after `last_fired`, None if it was never healthy before."""
         closed = self._closed[:, unit]
-        if not closed[-1] > last_fired:  # no capture since it fell silent: the stretch ends with the last one
+        if not closed[-2] > last_fired:  # no capture since it fell silent: the stretch ends with the last one
             closed = np.concatenate([self.parts[:, unit], self._open[:, unit]])
-        parts, (before, after, kick, lr, first, last) = closed[: len(PARTS)], closed[len(PARTS) :]
+            if self._open[4, unit] == self._open[5, unit]:  # healthy at the last capture: what moved it until then
+                closed = self._lately[:, unit]
+        parts, (before, after, kick, lr, first, last, pace) = closed[: len(PARTS)], closed[len(PARTS) :]
         if not np.isfinite(before):
             return None
-        return Stretch(parts, float(before), float(after), float(kick), float(lr), int(first), int(last))
+        steady = float(pace / kick) if kick > 0 and np.isfinite(pace) else None
+        return Stretch(parts, float(before), float(after), float(kick), steady, float(lr), int(first), int(last))
 
     def _step(self, step: int, seen: dict[str, Array], fired: NDArray[np.bool_], peak: float, lr: float) -> None:
         self.parts += np.stack([np.nan_to_num(seen[name]) for name in PARTS])
@@ -97,9 +107,10 @@ class Trajectory:
         begins = ~fired & ~self._silent
         self._silent = ~fired
         past, present = self._kick(step, seen)
-        self._open[1], self._open[5] = seen["margin"], step
+        self._open[1], self._open[5], self._open[6] = seen["margin"], step, self._pace(step, seen)
         self._raise(~fired | ~healthy, past, peak)
         self._closed[:, begins] = np.concatenate([self.parts, self._open])[:, begins]
+        self._lately[:, healthy] = np.concatenate([self.parts, self._open])[:, healthy]
         # A healthy unit begins a new stretch, and what this update did to it belongs there.
         self.parts[:, healthy] = 0
         self.std[healthy] = seen["std"][healthy]
@@ -114,6 +125,15 @@ class Trajectory:
         """Take over a kick that is larger than those of the stretch so far."""
         larger = units & ~(self._open[2] >= kick)
         self._open[2, larger], self._open[3, larger] = kick[larger], lr
+
+    def _pace(self, step: int, seen: dict[str, Array]) -> Array:
+        """Return the own step of the mean update over the last captures, over std z; NaN after fewer than three."""
+        if self._last is not None:
+            self._steps.append(np.nan_to_num(seen["own"]) / (step - self._last))
+        if len(self._steps) < 2:
+            return np.full_like(self.std, np.nan)
+        spread = np.where(self.std > 0, self.std, seen["std"])
+        return _over(np.abs(np.mean(self._steps, axis=0)), spread)
 
     def _kick(self, step: int, seen: dict[str, Array]) -> tuple[Array, Array]:
         """Return the own step of one update over std z: the mean since the last capture, and that of this step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ def spiked(optimizer: torch.optim.Optimizer) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: 300.0 if step == 12 else 1.0)
 
 
+@functools.cache
 def rows(batches: int = BATCHES) -> list[dict[str, Tensor]]:
     """Return the samples in the order in which every trainer is to see them."""
     generator = torch.Generator().manual_seed(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def loader() -> DataLoader[Any]:
     return DataLoader(rows(), batch_size=ROWS)
 
 
+@functools.cache
 def expected(make: Make, accumulate: int = 1, kind: type[Module] = Module) -> Told:
     module = kind(make)
     return plain(module, module.net, make, accumulate)

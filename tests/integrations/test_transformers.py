@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def trainer(watch: DeadReLUCallback, net: Net, folder: Path, make: Make = MOMENT
     )  # fmt: skip
 
 
+@functools.cache
 def expected(make: Make, accumulate: int = 1) -> Told:
     net = Net()
     return plain(net, net, make, accumulate)

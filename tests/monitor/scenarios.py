@@ -333,12 +333,13 @@ def drifts() -> Iterable[Scenario]:
         norm = net.endswith("bn")
         parameter = "bn1.bias" if norm else "fc1.bias"
         yield Scenario(
-            f"bias-pulled-{net}", net, "bias_drift", steps=250, optimizer=sgd(0.01), parameter=parameter,
-            loss=pulled(lambda world: world.bias().sum(), 3.0),
-        )  # fmt: skip
-        yield Scenario(
             f"bias-set-{net}", net, "bias_drift", steps=250, optimizer=sgd(0.01), parameter=parameter,
             after=falling_bias(1, 0.03),
+        )  # fmt: skip
+    for net in ("mlp", "mlp-bn"):
+        yield Scenario(
+            f"bias-pulled-{net}", net, "bias_drift", steps=250, optimizer=sgd(0.01),
+            parameter="bn1.bias" if net == "mlp-bn" else "fc1.bias", loss=pulled(lambda world: world.bias().sum(), 3.0),
         )  # fmt: skip
     yield Scenario(
         "bias-set-layer2-mlp", "mlp", "bias_drift", ("act2",), 500, sgd(0.01), "fc2.bias", after=falling_bias(2, 0.004)
