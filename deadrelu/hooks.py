@@ -197,18 +197,19 @@ class Watcher(TorchFunctionMode):
         name = tracing.canonical_name(func)
         if tracing.is_blind(name):
             return func(*args, **kwargs)
-        arguments = Arguments(args, kwargs)
-        call = self._before(name, arguments)
+        call = self._before(name, args, kwargs)
         out = func(*args, **kwargs)
-        self._after(name, arguments, call, out)
+        self._after(name, args, kwargs, call, out)
         return out
 
-    def _before(self, name: str, arguments: Arguments) -> ActivationCall | None:
-        return None if self._absorbed else self._activation(name, arguments)
+    def _before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActivationCall | None:
+        return None if self._absorbed else self._activation(name, Arguments(args, kwargs))
 
-    def _after(self, name: str, arguments: Arguments, call: ActivationCall | None, out: Any) -> None:
+    def _after(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], call: ActivationCall | None, out: Any
+    ) -> None:
         if call is None or call.trace is None:
-            self._propagate(name, arguments, out)
+            self._propagate(name, Arguments(args, kwargs), out)
         if call is not None:
             self._returned(call, out)
 

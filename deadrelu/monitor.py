@@ -302,7 +302,7 @@ class Monitor:
         if not len(self._window):
             return
         for event in self._chronicle.look():
-            log.warning("%s", event)
+            log.warning("%s", str(event))  # now, so that nothing can go wrong inside of a handler
             if self._on_event is not None:
                 self._on_event(event)
         self._maybe_stop()

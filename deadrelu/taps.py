@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from . import tracing
-from .calls import ActivationCall, Sighting, in_backward
+from .calls import Sighting, in_backward
 from .counts import SiteCounter
 from .guards import Release
 from .hooks import Watcher
@@ -89,21 +89,11 @@ class Scout(Watcher):
         self.upstream: dict[str, frozenset[str]] = {}
         self._sink = sink
         self._order: dict[str, int] = {}
-        self._looks_before, self._looks_after = guard(super()._before), guard(super()._after)
-        self._enters, self._leaves = guard(super()._enter_module), guard(self._left)
-
-    def _before(self, name: str, arguments: Arguments) -> ActivationCall | None:
-        call: ActivationCall | None = self._looks_before(name, arguments)
-        return call
-
-    def _after(self, name: str, arguments: Arguments, call: ActivationCall | None, out: Any) -> None:
-        self._looks_after(name, arguments, call, out)
-
-    def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._enters(module, args, kwargs)
-
-    def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
-        self._leaves(module, args, out)
+        # Bound to the instance, so that what is called from outside is the guard itself.
+        self._before = guard(self._before)  # type: ignore[method-assign]
+        self._after = guard(self._after)  # type: ignore[method-assign]
+        self._enter_module = guard(self._enter_module)  # type: ignore[method-assign]
+        self._leave_module = guard(self._left)  # type: ignore[method-assign]
 
     def _left(self, module: nn.Module, args: Any, out: Any) -> None:
         super()._leave_module(module, args, out)

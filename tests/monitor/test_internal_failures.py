@@ -26,7 +26,20 @@ import deadrelu
 from .plays import OPTIMIZERS, error
 
 # What catches failures and what clears up after them cannot itself be made to fail.
-EXEMPT = ("close", "detach", "release", "disarm", "forget", "clear", "_pop", "guard", "fail", "__torch_function__")
+# Those that clear up, and `_on_producer`: what the tracer cannot follow is "unknown" to it, not a failure.
+EXEMPT = (
+    "close",
+    "detach",
+    "release",
+    "disarm",
+    "forget",
+    "clear",
+    "_pop",
+    "guard",
+    "fail",
+    "_on_producer",
+    "__torch_function__",
+)
 
 
 def boom(*_: Any, **__: Any) -> Any:
