@@ -40,7 +40,7 @@ class Play:
     """A model in training; `step` is one plain step of it, for the loops that need nothing else."""
 
     model: nn.Module
-    ears: dict[str, Ear]
+    ears: Mapping[str, Ear]
     make: Callable[..., torch.optim.Optimizer] = OPTIMIZERS["momentum"]
     optimizer: torch.optim.Optimizer = field(init=False)
     diary: Diary = field(init=False)

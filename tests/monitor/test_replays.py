@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 import deadrelu
 
-from .scenarios import layer_groups
-from .stage import BATCH, Scenario, digits, mlp, sgd, standard
+from .scenarios import BATCH, Scenario, digits, layer_groups, mlp, sgd, standard
 
 STEPS = 120
 
