@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .captures import Captures
 from .causes import KICK, Evidence, judge
 from .counts import SiteCounter, UnitCounts
 from .deaths import PARTS, Death, Event
-from .drift import Captures, Drift
+from .drift import Drift
 from .events import death_events, explosion_event, revival_events, risk_event
 from .lifetimes import NEVER, Lifetimes, Turn
-from .trajectories import Trajectory
+from .trajectories import Trajectories
 from .windows import Observed, Slot, Window
 
 Array = NDArray[np.float64]
@@ -34,7 +35,7 @@ class Chronicle:
         self._window = window
         self._drift = drift
         self._resolution = resolution
-        self._paths: dict[str, Trajectory] = {}
+        self._paths = Trajectories()
         self._rates: dict[int, dict[str, tuple[float, float]]] = {}
         self._top: Array = np.empty(0)  # largest z at the last step with a firing
         self._next: Array = np.empty(0)  # largest z at the step after it
@@ -96,9 +97,7 @@ class Chronicle:
         self._grow()
         self._count()
         turns = self.lives.update(observed.steps, observed.fired, observed.samples)
-        for name, found in captures.items():
-            self._follow(self._window.slots[name], found, observed)
-        self._rates.clear()
+        self._follow(captures, observed)
         self.quiet = np.logical_not(observed.fired.any(0))
         died, revived = self._turns(turns, observed)
         self._reaches(observed)
@@ -139,26 +138,24 @@ class Chronicle:
         """Return who is about to die, or to overflow; each unit once until it is out of danger."""
         events = []
         for name, slot in self._window.slots.items():
-            path = self._paths.get(name)
-            if path is not None and slot.site.kind.can_die:
-                left = path.sinking()
+            if name in self._paths and slot.site.kind.can_die:
+                left = self._paths.sinking(name)
                 danger = np.isfinite(left) & ~self.lives.dead[slot.units]
                 fresh = danger & ~self._warned.get(name, np.zeros_like(danger))
                 self._warned[name] = danger
                 if fresh.any():
                     units = [int(unit) for unit in np.flatnonzero(fresh)]
-                    events.append(
-                        risk_event(name, step, units, float(np.median(left[fresh])), self._mover(name, path, fresh))
-                    )
+                    steps = float(np.median(left[fresh]))
+                    events.append(risk_event(name, step, units, steps, self._mover(name, fresh)))
             if self._explodes(name, observed.top[:, slot.units]):
                 top = np.nanmax(observed.top[:, slot.units], 0)
                 events.append(explosion_event(name, step, int(top.argmax()), float(top.max())))
         return events
 
-    def _mover(self, name: str, path: Trajectory, units: NDArray[np.bool_]) -> str | None:
+    def _mover(self, name: str, units: NDArray[np.bool_]) -> str | None:
         """Return the parameter that lowered the margin of these units most."""
         feeder = self._drift.followers[name].feeder
-        weight, bias = path.parts[0, units].sum(), path.parts[2, units].sum()
+        weight, _, bias, _, _ = self._paths.parts(name)[:, units].sum(1)
         return (
             self._drift.groups.name(feeder.bias if bias < weight else feeder.weight) if min(weight, bias) < 0 else None
         )
@@ -191,12 +188,15 @@ class Chronicle:
             self._top[fired] = top[fired]
             self._next[fired] = -np.inf  # not seen yet
 
-    def _follow(self, slot: Slot, captures: Captures, observed: Observed) -> None:
-        path = self._paths.setdefault(slot.site.name, Trajectory(slot.site.units))
-        fired = observed.fired[:, slot.units]
-        ends = np.searchsorted(observed.steps, captures.steps, side="right")
-        between = [np.asarray(fired[a:b].any(0)) for a, b in pairwise([0, *ends])]
-        path.follow(captures, between, [self._rates[s][slot.site.name] for s in captures.steps])
+    def _follow(self, captures: dict[str, Captures], observed: Observed) -> None:
+        fired = {}
+        for name, found in captures.items():
+            ends = np.searchsorted(observed.steps, found.steps, side="right")
+            here = observed.fired[:, self._window.slots[name].units]
+            fired[name] = [np.asarray(here[a:b].any(0)) for a, b in pairwise([0, *ends])]
+        rates = {name: [self._rates[step][name] for step in found.steps] for name, found in captures.items()}
+        self._paths.follow(captures, fired, rates)
+        self._rates.clear()
 
     # -- turns -----------------------------------------------------------------------------------------------------
 
@@ -251,12 +251,13 @@ class Chronicle:
 
     def _explain(self, slot: Slot, death: Death) -> None:
         """Add what killed a unit, as far as it was followed."""
-        path, follower = self._paths.get(slot.site.name), self._drift.followers.get(slot.site.name)
+        name = slot.site.name
+        follower = self._drift.followers.get(name)
         after = death.max_z_after
         non_finite = after is not None and not np.isfinite(after)
         stretch = None
-        if path is not None and follower is not None and death.last_fired is not None:
-            stretch = path.stretch(death.unit, death.last_fired)
+        if name in self._paths and death.last_fired is not None:
+            stretch = self._paths.stretch(name, death.unit, death.last_fired)
         if stretch is None or follower is None:
             death.cause, _ = judge(Evidence(born_dead=death.born_dead, non_finite=non_finite))
             return
@@ -265,7 +266,7 @@ class Chronicle:
         death.shares["input"] += parts["upstream"]
         death.margin_before, death.margin_after = stretch.before, stretch.after
         death.kick, death.lr = stretch.kick, stretch.lr if np.isfinite(stretch.lr) else None
-        above = self._sites_upstream(slot.site.name)
+        above = self._sites_upstream(name)
         death.cause, part = judge(
             Evidence(
                 non_finite=non_finite,
@@ -273,8 +274,8 @@ class Chronicle:
                 kick=stretch.kick,
                 steady=stretch.steady,
                 raw_input=not above,
-                raw_moved=self._raw_moved(slot.site.name, set()),
-                upstream_kick=self._upstream_kick(slot.site.name, (stretch.first, stretch.last), set()),
+                raw_moved=self._raw_moved(name, set()),
+                upstream_kick=self._upstream_kick(name, (stretch.first, stretch.last), set()),
                 upstream_dead=self._upstream_dead(above),
                 is_norm=follower.feeder.is_norm,
             )
@@ -305,8 +306,7 @@ class Chronicle:
             if above in seen:
                 continue
             seen.add(above)
-            path = self._paths.get(above)
-            kicks.append(path.largest_kick(*stretch) if path is not None else 0.0)
+            kicks.append(self._paths.largest_kick(above, *stretch))
             kicks.append(self._upstream_kick(above, stretch, seen))
         return max(kicks)
 
@@ -317,8 +317,8 @@ class Chronicle:
             fresh = [a for a in above if a not in seen]
             seen.update(fresh)
             return any(self._raw_moved(a, seen) for a in fresh)
-        path = self._paths.get(name)
-        if path is None:
+        if name not in self._paths:
             return False
-        moved = np.abs(path.parts[4])[path.std > 0] / path.std[path.std > 0]
+        std = self._paths.std(name)
+        moved = np.abs(self._paths.parts(name)[4])[std > 0] / std[std > 0]
         return bool(len(moved)) and float(np.median(moved)) > 5 * KICK

@@ -59,6 +59,7 @@ class SiteCounter:
         self._grad_positions = 0
         self._output_positions = 0
         self._fired: torch.Tensor | None = None
+        self._row = 0  # where the samples of the next call on a part of the batch begin
 
     def observe(self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None) -> None:
         """Count one call: z, before any in-place overwrite, in a forward pass of `batch` samples."""
@@ -68,33 +69,47 @@ class SiteCounter:
     def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan, batch: int | None = None) -> None:
         """Add one call whose engaged positions (samples, units) and maxima (units,) are known.
 
-        Calls on as many samples as the batch are about the same samples; calls on fewer are about further ones, until
-        the batch is full.
+        A call on fewer samples than the batch is about those that follow the call before it, and once the batch is full
+        about its first ones again: exact where every part of a batch comes once before any comes twice. Where one part
+        has all of its calls before the next has any, samples are paired as if it were not so; what never fired is
+        silent in either case.
         """
         self._active += counts.sum(0, dtype=self._active.dtype)
         torch.fmax(self._max_z, top, out=self._max_z)
-        fired = counts > 0
         self.positions += plan.sample_count * plan.position_count
         self.calls += 1
-        if self._fired is None:
+        fired = counts > 0
+        if not plan.batch:  # it lost the batch axis: it fired for some sample
+            self._merge(0, fired)
+        elif batch is None or len(fired) >= batch:
+            self._merge(0, fired)
+            self._row = 0
+        else:
+            start = self._row if self._row + len(fired) <= batch else 0
+            self._merge(start, fired)
+            self._row = start + len(fired)
+
+    def _merge(self, start: int, fired: torch.Tensor) -> None:
+        """Add which of the samples from `start` on fired, (samples, units)."""
+        held, end = self._fired, start + len(fired)
+        if held is None:
             self._fired = fired
-        elif batch is not None and len(fired) < batch and len(self._fired) + len(fired) <= batch:
-            self._fired = torch.cat((self._fired, fired))
-        elif len(self._fired) == len(fired):
-            self._fired |= fired
-        else:  # a call that lost the batch axis beside one that did not: it fired for some sample
-            few, many = sorted((self._fired, fired), key=len)
-            many[0] |= few.any(0)
-            self._fired = many
+        elif start == len(held):
+            self._fired = torch.cat((held, fired))
+        else:
+            if end > len(held):
+                held = torch.cat((held, held.new_zeros(end - len(held), held.shape[1])))
+            held[start:end] |= fired
+            self._fired = held
 
     def observe_output(self, h: torch.Tensor, kind: Kind, plan: Plan) -> None:
         """Add the output of one call."""
         self._magnitude += magnitude(h, kind, plan)
         self._output_positions += plan.sample_count * plan.position_count
 
-    def observe_gradient(self, g: torch.Tensor, plan: Plan) -> None:
-        """Add dL/dz of one call."""
-        self._grad_square += square_sum(g, plan)
+    def observe_gradient(self, g: torch.Tensor, plan: Plan, *, quick: bool = False) -> None:
+        """Add dL/dz of one call; see `square_sum` for `quick`."""
+        self._grad_square += square_sum(g, plan, quick=quick)
         torch.fmax(self._grad_max, maximum(g.detach().abs(), plan), out=self._grad_max)
         self._grad_positions += plan.sample_count * plan.position_count
 
@@ -104,11 +119,12 @@ class SiteCounter:
             return
         self._active_samples += self._fired.sum(0)
         self.samples += len(self._fired)
-        self._fired = None
+        self.drop_forward()
 
     def drop_forward(self) -> None:
         """Forget which samples fired in a forward pass that did not end."""
         self._fired = None
+        self._row = 0
 
     def host(self) -> UnitCounts:
         """Return the counts on the host: the one place that waits for the device."""
@@ -131,7 +147,7 @@ class SiteCounter:
             active_samples=np.rint(samples).astype(np.int64),
             max_z=top,
             magnitude=size if self._output_positions else np.full_like(size, np.nan),
-            grad_square=square if seen else None,
+            grad_square=np.fmax(square, np.square(grad_max)) if seen else None,  # tiny squares may have vanished
             grad_max=grad_max if seen else None,
             grad_positions=self._grad_positions,
         )

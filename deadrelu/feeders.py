@@ -7,21 +7,15 @@ such as a residual branch. With A as it stands now and x as it was, `apply` tell
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .kernels import Plan
 
 ROWS = 64
-_CONVOLUTIONS: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
-    nn.Conv1d: F.conv1d,
-    nn.Conv2d: F.conv2d,
-    nn.Conv3d: F.conv3d,
-}
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
@@ -68,40 +62,57 @@ class Feeder:
             shifted = out if self.bias is None else out - self.bias.detach()
             return torch.where(scale == 0, torch.zeros_like(shifted), shifted / scale)
         if isinstance(self.module, nn.Linear):
+            if picks.whole:
+                return x
             return x[tuple(picks.index[axis] for axis in sorted(picks.index))]
         return self._patches(x, picks)
 
     def _patches(self, x: torch.Tensor, picks: Picks) -> torch.Tensor:
+        """Return the patches of x that a convolution multiplies for these places, (rows, channels, *kernel)."""
         conv = self.module
         assert isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
-        padding = conv._reversed_padding_repeated_twice
-        patches = []
         axes = sorted(picks.index)
-        spans: dict[int, torch.Tensor] = {}
-        for at in zip(*(picks.index[axis].tolist() for axis in axes), strict=True):
-            sample, place = at[0], at[1:]
-            if sample not in spans:
-                mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
-                # Modes other than zeros pad per dimension and want a batch axis.
-                spans[sample] = F.pad(x[sample : sample + 1], padding, mode=mode)[0]
-            cut: list[slice] = [slice(None)]
-            for p, stride, kernel, dilation in zip(place, conv.stride, conv.kernel_size, conv.dilation, strict=True):
-                start = p * stride
-                cut.append(slice(start, start + (kernel - 1) * dilation + 1, dilation))
-            patches.append(spans[sample][tuple(cut)])
-        return torch.stack(patches)
+        dims = len(conv.kernel_size)
+        if x.ndim == dims + 1:  # without a batch axis
+            x = x[None]
+        sample = picks.index[axes[0]].reshape(-1, *([1] * (dims + 1)))
+        channel = torch.arange(x.shape[1], device=x.device).reshape(1, -1, *([1] * dims))
+        index, outside = [sample, channel], None
+        for d in range(dims):
+            taps = torch.arange(conv.kernel_size[d], device=x.device) * conv.dilation[d]
+            before, after = conv._reversed_padding_repeated_twice[2 * (dims - 1 - d) :][:2]
+            at = picks.index[axes[1 + d]][:, None] * conv.stride[d] - before + taps
+            size = x.shape[2 + d]
+            shape = (len(at), 1, *(len(taps) if e == d else 1 for e in range(dims)))
+            if conv.padding_mode == "zeros" and (before or after):
+                beyond = ((at < 0) | (at >= size)).reshape(shape)
+                outside = beyond if outside is None else outside | beyond
+            index.append(_inside(at, size, conv.padding_mode).reshape(shape))
+        patches = x[tuple(index)]
+        return patches if outside is None else patches.masked_fill(outside, 0)
 
     def apply(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return A(x) of reference rows with the weight as it stands, (rows, units)."""
-        weight = self.weight.detach()
+        """Return A(x) of reference rows with the weight as it stands, (rows, units), in the rows' precision."""
+        weight = self.weight.detach().to(rows.dtype)
         if self.is_norm:
             return rows * weight
-        if isinstance(self.module, nn.Linear):
+        if rows.ndim == 2:
             return rows @ weight.T
-        for kind, convolve in _CONVOLUTIONS.items():
-            if isinstance(self.module, kind):
-                return convolve(rows, weight, groups=self.module.groups).flatten(1)
-        raise TypeError(f"{type(self.module).__name__} feeds no site")  # `feeder` lets none in
+        groups = int(self.module.groups)  # type: ignore[arg-type]
+        if groups == 1:
+            return rows.flatten(1) @ weight.flatten(1).T
+        grouped = rows.reshape(len(rows), groups, -1).transpose(0, 1)
+        return (grouped @ weight.reshape(groups, len(weight) // groups, -1).mT).transpose(0, 1).flatten(1)
+
+
+def _inside(at: torch.Tensor, size: int, mode: str) -> torch.Tensor:
+    """Return where in an axis of this size the padded index `at` reads."""
+    if mode == "circular":
+        return at % size
+    if mode == "reflect":
+        at = at.abs()
+        return torch.where(at >= size, 2 * (size - 1) - at, at)
+    return at.clamp(0, size - 1)
 
 
 def feeder(path: str, module: nn.Module | None, units: int) -> Feeder | None:
@@ -131,16 +142,20 @@ class Picks:
     Attributes:
         index: per axis that is no unit axis, one index per row.
         unit_axis: the axis of the units.
+        whole: every row is one of them.
     """
 
     index: dict[int, torch.Tensor]
     unit_axis: int
+    whole: bool = False
 
     @classmethod
     def draw(cls, plan: Plan, generator: torch.Generator, device: torch.device) -> Picks | None:
         """Draw rows at random; None if the units do not lie along one axis of the tensor as it is."""
         if plan.expand is not None or len(plan.units) != 1 or not plan.batch:
             return None
+        if plan.sample_count <= ROWS and not plan.positions and len(plan.batch) == 1:
+            return cls({plan.batch[0]: torch.arange(plan.sample_count, device=device)}, plan.units[0], whole=True)
         rows = min(ROWS, max(2, plan.sample_count * plan.position_count))
         # Few samples and several positions of each: a convolution's input is padded once per sample.
         few = rows if not plan.positions else min(plan.sample_count, 16)
@@ -153,6 +168,8 @@ class Picks:
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rows of a tensor, (rows, units)."""
+        if self.whole:
+            return tensor.T if self.unit_axis == 0 else tensor
         parts = [slice(None) if axis == self.unit_axis else self.index[axis] for axis in range(tensor.ndim)]
         picked = tensor[tuple(parts)]
         return picked.T if self.unit_axis == 0 else picked

@@ -18,7 +18,7 @@ from .deaths import Death, Event
 from .drift import Drift
 from .errors import DeadReluWarning, ModelError, TrainingStopped
 from .guards import Guarded
-from .kernels import Plan, engaged_count, maximum
+from .kernels import Plan, engaged_count
 from .kinds import Kind
 from .report import Coverage, Report
 from .sites import Site
@@ -92,9 +92,9 @@ class Monitor:
         self._window = Window(-(-window // every))
         self._drift = Drift(inner, self._optimizers)
         self._chronicle = Chronicle(self._window, self._drift, every)
-        self._rows: dict[str, int] = {}  # samples that each site saw in the forward pass that is under way
         self._samples = self._batch = 0
-        self._open = self._updated = self._observing = self._capturing = self._warned = False
+        self.observing = self.thorough = False
+        self._open = self._updated = self._warned = False
         self._gradients: list[Any] = []
         patterns = {"include": include, "exclude": exclude}
         self._taps = Taps(inner, self, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
@@ -196,14 +196,13 @@ class Monitor:
             self._end_step()
         if not self._open:
             self._open = True
-            self._observing = self.steps % self._every == 0
-            if self._observing:
-                self._capturing = len(self._window) % self._stride == 0
+            self.observing = self.steps % self._every == 0
+            if self.observing:
+                self.thorough = len(self._window) % self._stride == 0
                 self._window.begin_step(self.steps)
-                if self._capturing:
+                self._taps.waiting_for_gradients = self.thorough
+                if self.thorough:
                     self._drift.arm(rows)
-                    self._taps.waiting_for_gradients = True
-        self._rows = {}
         self._batch = 1 if rows is None else rows
 
     @property
@@ -212,28 +211,26 @@ class Monitor:
 
     def found(self, site: Site, layout: Layout, nearest: str | None) -> None:
         """A traced forward pass met a site."""
-        self._drift.follow(site, layout, nearest, self._capturing)
+        self._drift.follow(site, layout, nearest, self.thorough)
         upstream = frozenset().union(*(self._taps.scout.upstream.get(p, frozenset()) for p in site.producers))
         self._chronicle.upstream.setdefault(site.name, upstream)
 
     def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
         """A layer ran in a traced forward pass."""
-        if self._capturing:
+        if self.thorough:
             self._drift.remember(path, module, x, out)
 
     def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
         """An activation is about to run on z."""
-        if not self._observing:
+        if not self.observing:
             return
-        with torch.no_grad():
-            slot = self._window.slot(site, z)
-            self._window.observe(slot, kind, z, plan)
-            if self._capturing:
-                counts = engaged_count(z, kind, plan)
-                slot.counter.add(counts, maximum(z, plan), plan)
-                self._drift.take(site, z.detach(), counts.mean(0) / plan.position_count, self.steps)
-        self._rows[site.name] = max(self._rows.get(site.name, 0), plan.sample_count)
-        if self._capturing:
+        plain = z.detach()
+        slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
+        self._window.observe(slot, kind, plain, plan)
+        if self.thorough:
+            counts = engaged_count(plain, kind, plan)
+            slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan)
+            self._drift.take(site, plain, counts.sum(0), len(counts) * plan.position_count, self.steps)
             self._measure_gradient(site, z, plan)
 
     def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
@@ -243,26 +240,28 @@ class Monitor:
     def _measure_gradient(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
         if z.requires_grad and site.name in self._window.slots:
             counter = self._window.slots[site.name].counter
-            note = self._guarded(lambda g: counter.observe_gradient(g, plan))
+            note = self._guarded(lambda g: counter.observe_gradient(g, plan, quick=True))
             # A hook that returns None leaves the gradient as it is.
             self._gradients.append(z.register_hook(note))  # type: ignore[no-untyped-call]
 
     def end_forward(self, suspect: Iterable[Site]) -> None:
         """A forward pass that counts has ended."""
-        if self._rows or not self._observing:  # a metric beside the model is a module, too
+        ran = self._window.end_forward() if self.observing else ()
+        if ran or not self.observing:  # a metric beside the model is a module, too
             self._samples += self._batch
-        for name, rows in self._rows.items():
-            self._window.count(self._window.slots[name], rows)
-            self._window.slots[name].counter.end_forward()
         for site in suspect:
-            if site.name in self._window.slots and self._observing:
+            if site.name in self._window.slots and self.observing:
                 self._window.distrust(self._window.slots[site.name])
-        self._drift.disarm()
+        if self.thorough:
+            for slot in ran:
+                slot.counter.end_forward()
+            self._drift.disarm()
 
     # -- steps and windows ---------------------------------------------------------------------------------------
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._drift.groups.after_update(optimizer)
+        self._taps.recover()
+        self._drift.groups.after_update(optimizer, wait=self.thorough)
         self._end_update()
 
     def _end_update(self) -> None:
@@ -276,15 +275,15 @@ class Monitor:
             self._end_step()
 
     def _end_step(self) -> None:
-        if self._observing:
-            if self._capturing:
+        if self.observing:
+            if self.thorough:
                 self._drift.after_update()
                 self._chronicle.note_rates(self.steps)
+                for handle in self._gradients:
+                    handle.remove()
+                self._gradients.clear()
             self._window.end_step()
-        for handle in self._gradients:
-            handle.remove()
-        self._gradients.clear()
-        self._taps.waiting_for_gradients = self._capturing = False
+        self._taps.waiting_for_gradients = self.thorough = self.observing = False
         self.steps += 1
         self._open = self._updated = False
         if self.steps % self._length == 0:

@@ -1,4 +1,4 @@
-"""Trajectory: what moved the margin of each unit of a site since it was last healthy.
+"""Trajectories: what moved the margin of each unit since it was last healthy.
 
 A unit is healthy at a capture if its rate is at least a quarter of its own best. The parts are summed from the last
 healthy capture to the first one of the silence; that sum is what a death reports as its shares.
@@ -7,22 +7,27 @@ healthy capture to the first one of the silence; that sum is what a death report
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .drift import QUANTITIES, Captures
+from .captures import QUANTITIES, Captures
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 PARTS = QUANTITIES[:5]
+_MOVES = [*range(len(PARTS)), QUANTITIES.index("own")]
 RISK_CAPTURES = 6
 RISK_SURE = 6.0
 RISK_RATE = 0.05
-PACE_CAPTURES = 5
-"""Captures whose own steps are averaged, about one window: longer than a swing, shorter than a drift."""
 HEALTHY = 0.25
 """Share of its best rate at which a unit counts as healthy."""
+PACE_CAPTURES = 5
+"""Captures whose own steps are averaged, about one window: longer than a swing, shorter than a drift."""
+LINE_CAPTURES = 8
+"""Captures through whose margins a line is drawn, to see who sinks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,125 +53,200 @@ class Stretch:
     last: int
 
 
-class Trajectory:
-    """The path of the units of one site, (units,) each, capture by capture.
+class _Rows:
+    """Where a unit's quantities stand in its column of the state."""
 
-    Attributes:
-        parts: sums of the parts since each unit was last healthy, (5, units).
-        std: standard deviation of z when last healthy.
-        best: best activation rate so far.
-        margins: (step, margin of each unit) of the last captures, newest last.
-        kicks: (step, median kick over the units) of the last captures.
-    """
+    PARTS = slice(0, 5)  # sums since it was last healthy
+    BEFORE, AFTER, KICK, LR, FIRST, NOW, PACE = range(5, 12)  # the stretch under way
+    OPEN = slice(0, 12)
+    CLOSED = slice(12, 24)  # the stretch as it was at the first capture of the silence
+    LATELY = slice(24, 36)  # and at the last healthy one
+    STD, BEST, SILENT, LAST = range(36, 40)
+    STEPS = slice(40, 40 + PACE_CAPTURES)  # own step of the mean update, by capture, the newest last
+    WHEN = slice(STEPS.stop, STEPS.stop + LINE_CAPTURES)
+    MARGINS = slice(WHEN.stop, WHEN.stop + LINE_CAPTURES)
+    COUNT = MARGINS.stop
 
-    def __init__(self, units: int) -> None:
-        self.parts = np.zeros((len(PARTS), units))
-        self.std = np.zeros(units)
-        self.best = np.zeros(units)
-        self.margins: list[tuple[int, Array]] = []
-        self.kicks: deque[tuple[int, float]] = deque(maxlen=256)
-        # Per unit: margin when last healthy, margin now, largest kick, its learning rate, step when last healthy, now,
-        # pace.
-        self._open = np.full((7, units), np.nan)
-        self._closed = np.full((len(PARTS) + 7, units), np.nan)
-        self._steps: deque[Array] = deque(maxlen=PACE_CAPTURES)
-        self._lately = self._closed.copy()
-        self._silent = np.zeros(units, bool)
-        self._last: int | None = None
 
-    def follow(self, captures: Captures, fired: list[NDArray[np.bool_]], lr: list[tuple[float, float]]) -> None:
-        """Take in the captures of a window.
+class Trajectories:
+    """The paths of all units that are followed, capture by capture. Memory is O(units)."""
+
+    def __init__(self) -> None:
+        self.units: dict[str, slice] = {}
+        self._state = np.empty((_Rows.COUNT, 0))
+        self._kicks: dict[str, deque[tuple[int, float]]] = {}
+
+    def __contains__(self, site: str) -> bool:
+        return site in self.units
+
+    def parts(self, site: str) -> Array:
+        """Return the sums of the parts since each unit was last healthy, (5, units)."""
+        return self._state[_Rows.PARTS, self.units[site]]
+
+    def std(self, site: str) -> Array:
+        """Return the standard deviation of z of each unit when last healthy, (units,)."""
+        return self._state[_Rows.STD, self.units[site]]
+
+    def margin(self, site: str) -> Array:
+        """Return the margin of each unit at the last capture, (units,)."""
+        return self._state[_Rows.AFTER, self.units[site]]
+
+    def follow(
+        self,
+        captures: Mapping[str, Captures],
+        fired: Mapping[str, list[Mask]],
+        rates: Mapping[str, list[tuple[float, float]]],
+    ) -> None:
+        """Take in the captures of a window, by site.
 
         Args:
             captures: the captures, in order.
             fired: per capture, which units fired since the one before, this one included, (units,).
-            lr: per capture, the largest learning rate of the weight since the one before, and that of the update that
-                followed; NaN if no optimizer holds it.
+            rates: per capture, the largest learning rate of the weight since the one before, and that of the update
+                that followed; NaN if no optimizer holds it.
         """
-        for step, values, active, rates in zip(captures.steps, captures.values, fired, lr, strict=True):
-            with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
-                self._step(step, dict(zip(QUANTITIES, values, strict=True)), active, *rates)
+        for site, found in captures.items():
+            if site not in self.units and len(found.steps):
+                self._add(site, found.values.shape[2])
+        at: dict[int, list[tuple[str, int]]] = {}
+        for site, found in captures.items():
+            for i, step in enumerate(found.steps):
+                at.setdefault(step, []).append((site, i))
+        with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
+            for step in sorted(at):
+                self._capture(step, at[step], captures, fired, rates)
 
-    def stretch(self, unit: int, last_fired: int) -> Stretch | None:
+    def _add(self, site: str, units: int) -> None:
+        start = self._state.shape[1]
+        fresh = np.full((_Rows.COUNT, units), np.nan)
+        fresh[_Rows.PARTS], fresh[[_Rows.STD, _Rows.BEST, _Rows.SILENT]] = 0.0, 0.0
+        self._state = np.concatenate((self._state, fresh), 1)
+        self.units[site] = slice(start, start + units)
+        self._kicks[site] = deque(maxlen=256)
+
+    def _capture(
+        self,
+        step: int,
+        sites: list[tuple[str, int]],
+        captures: Mapping[str, Captures],
+        fired: Mapping[str, list[Mask]],
+        rates: Mapping[str, list[tuple[float, float]]],
+    ) -> None:
+        sites = sorted(sites, key=lambda found: self.units[found[0]].start)
+        whole = sum(self.units[site].stop - self.units[site].start for site, _ in sites) == self._state.shape[1]
+        columns = slice(None) if whole else np.concatenate([np.r_[self.units[site]] for site, _ in sites])
+        seen = np.concatenate([captures[site].values[i] for site, i in sites], 1)
+        seen[_MOVES] = np.nan_to_num(seen[_MOVES])
+        active = np.concatenate([fired[site][i] for site, i in sites])
+        widths = [len(fired[site][i]) for site, i in sites]
+        peak, lr = np.repeat([rates[site][i] for site, i in sites], widths, 0).T
+        state = self._state[:, columns]
+        kicks = _advance(state, step, seen, active, peak, lr)
+        if not whole:
+            self._state[:, columns] = state
+        for (site, _), part in zip(sites, np.split(kicks, np.cumsum(widths)[:-1]), strict=True):
+            self._kicks[site].append((step, float(np.median(part)) if len(part) else 0.0))
+
+    def stretch(self, site: str, unit: int, last_fired: int) -> Stretch | None:
         """Return the stretch in which a unit fell silent after `last_fired`, None if it was never healthy before."""
-        closed = self._closed[:, unit]
-        if not closed[-2] > last_fired:  # no capture since it fell silent: the stretch ends with the last one
-            closed = np.concatenate([self.parts[:, unit], self._open[:, unit]])
-            if self._open[4, unit] == self._open[5, unit]:  # healthy at the last capture: what moved it until then
-                closed = self._lately[:, unit]
-        parts, (before, after, kick, lr, first, last, pace) = closed[: len(PARTS)], closed[len(PARTS) :]
-        if not np.isfinite(before):
+        rows = _Rows
+        state = self._state[:, self.units[site].start + unit]
+        held = state[rows.CLOSED]
+        if not held[rows.NOW] > last_fired:  # no capture since it fell silent: the stretch ends with the last one
+            held = state[rows.OPEN]
+            if held[rows.FIRST] == held[rows.NOW]:  # healthy at the last capture: what moved it until then
+                held = state[rows.LATELY]
+        if not np.isfinite(held[rows.BEFORE]):
             return None
-        steady = float(pace / kick) if kick > 0 and np.isfinite(pace) else None
-        return Stretch(parts, float(before), float(after), float(kick), steady, float(lr), int(first), int(last))
+        before, after, kick, lr, first, last, pace = map(float, held[rows.BEFORE :])
+        steady = pace / kick if kick > 0 and np.isfinite(pace) else None
+        return Stretch(held[rows.PARTS].copy(), before, after, kick, steady, lr, int(first), int(last))
 
-    def _step(self, step: int, seen: dict[str, Array], fired: NDArray[np.bool_], peak: float, lr: float) -> None:
-        self.parts += np.stack([np.nan_to_num(seen[name]) for name in PARTS])
-        self.best = np.fmax(self.best, seen["rate"])
-        healthy = fired & (seen["rate"] > 0) & (seen["rate"] >= HEALTHY * self.best)
-        begins = ~fired & ~self._silent
-        self._silent = ~fired
-        past, present = self._kick(step, seen)
-        self._open[1], self._open[5], self._open[6] = seen["margin"], step, self._pace(step, seen)
-        self._raise(~fired | ~healthy, past, peak)
-        self._closed[:, begins] = np.concatenate([self.parts, self._open])[:, begins]
-        self._lately[:, healthy] = np.concatenate([self.parts, self._open])[:, healthy]
-        # A healthy unit begins a new stretch, and what this update did to it belongs there.
-        self.parts[:, healthy] = 0
-        self.std[healthy] = seen["std"][healthy]
-        self._open[0, healthy], self._open[4, healthy] = seen["margin"][healthy], step
-        self._open[2, healthy] = np.nan
-        self._raise(np.ones_like(fired), present, lr)
-        self.kicks.append((step, float(np.median(np.fmax(past, present)))))
-        self.margins = [*self.margins[-7:], (step, seen["margin"])]
-        self._last = step
-
-    def _raise(self, units: NDArray[np.bool_], kick: Array, lr: float) -> None:
-        """Take over a kick that is larger than those of the stretch so far."""
-        larger = units & ~(self._open[2] >= kick)
-        self._open[2, larger], self._open[3, larger] = kick[larger], lr
-
-    def _pace(self, step: int, seen: dict[str, Array]) -> Array:
-        """Return the own step of the mean update over the last captures, over std z; NaN after fewer than three."""
-        if self._last is not None:
-            self._steps.append(np.nan_to_num(seen["own"]) / (step - self._last))
-        if len(self._steps) < 2:
-            return np.full_like(self.std, np.nan)
-        spread = np.where(self.std > 0, self.std, seen["std"])
-        return _over(np.abs(np.mean(self._steps, axis=0)), spread)
-
-    def _kick(self, step: int, seen: dict[str, Array]) -> tuple[Array, Array]:
-        """Return the own step of one update over std z: the mean since the last capture, and that of this step."""
-        since = 1 if self._last is None else step - self._last
-        spread = np.where(self.std > 0, self.std, seen["std"])
-        past = _over(np.abs(np.nan_to_num(seen["own"])) / since, spread)
-        return past, np.maximum(_over(np.abs(seen["kick"]), spread), seen["turn"])
-
-    def sinking(self) -> Array:
+    def sinking(self, site: str) -> Array:
         """Return in how many steps the margin of each unit reaches zero, (units,); NaN where it does not sink steadily.
 
         Steadily: the slope of a line through the last captures is beyond its standard error by far, the margin has
         come down to one std z of the healthy unit, and the line meets zero within as many steps as it spans, twice.
         """
-        found = np.full(self.parts.shape[1], np.nan)
-        if len(self.margins) < RISK_CAPTURES:
+        state = self._state[:, self.units[site]]
+        steps, values = state[_Rows.WHEN], state[_Rows.MARGINS]
+        found = np.full(state.shape[1], np.nan)
+        if np.isfinite(steps).sum(0).min(initial=LINE_CAPTURES) < RISK_CAPTURES:
             return found
-        steps = np.array([step for step, _ in self.margins], float)
-        values = np.stack([margin for _, margin in self.margins])
-        at = steps - steps.mean()
-        slope = (at[:, None] * values).sum(0) / (at**2).sum()
-        rest = values - values.mean(0) - at[:, None] * slope
-        error = np.sqrt((rest**2).sum(0) / (len(steps) - 2) / (at**2).sum())
-        now = values[-1]
-        left = np.divide(now, -slope, out=np.full_like(now, np.inf), where=slope < 0)
-        near = (now > 0) & (now <= self.std) & (left <= 2 * (steps[-1] - steps[0]))
-        sure = (slope < -RISK_SURE * error) & (values[0] - now > self.std / 2) & (self.best > RISK_RATE)
-        found[near & sure] = left[near & sure]
+        first = int(np.isnan(steps[:, 0]).sum()) if state.shape[1] else 0
+        steps, values = steps[first:], values[first:]
+        at = steps - steps.mean(0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = (at * values).sum(0) / (at**2).sum(0)
+            rest = values - values.mean(0) - at * slope
+            error = np.sqrt((rest**2).sum(0) / (len(steps) - 2) / (at**2).sum(0))
+            now = values[-1]
+            left = np.divide(now, -slope, out=np.full_like(now, np.inf), where=slope < 0)
+            near = (now > 0) & (now <= state[_Rows.STD]) & (left <= 2 * (steps[-1] - steps[0]))
+            sure = (slope < -RISK_SURE * error) & (values[0] - now > state[_Rows.STD] / 2)
+        sinks = near & sure & (state[_Rows.BEST] > RISK_RATE)
+        found[sinks] = left[sinks]
         return found
 
-    def largest_kick(self, first: int, last: int) -> float:
-        """Return the largest median kick of the captures from step `first` to `last`."""
-        return max((kick for step, kick in self.kicks if first <= step <= last), default=0.0)
+    def largest_kick(self, site: str, first: int, last: int) -> float:
+        """Return the largest median kick of a site's captures from step `first` to `last`."""
+        return max((kick for step, kick in self._kicks.get(site, ()) if first <= step <= last), default=0.0)
+
+
+def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr: Array) -> Array:
+    """Move the state (rows, units) on by one capture, in place. Returns the larger kick of each unit."""
+    rows = _Rows
+    margin, std, own, kick, rate, turn = seen[len(PARTS) :]
+    state[rows.PARTS] += seen[: len(PARTS)]
+    np.fmax(state[rows.BEST], rate, out=state[rows.BEST])
+    healthy = fired & (rate > 0) & (rate >= HEALTHY * state[rows.BEST])
+    begins = ~fired & (state[rows.SILENT] == 0)
+    state[rows.SILENT] = ~fired
+    spread = np.where(state[rows.STD] > 0, state[rows.STD], std)
+    since = step - state[rows.LAST]
+    since[np.isnan(since)] = 1
+    # The own step of one update over std z: the mean since the last capture, and that of this step.
+    past = _over(np.abs(own) / since, spread)
+    present = np.maximum(_over(np.abs(kick), spread), turn)
+    state[rows.AFTER], state[rows.NOW], state[rows.PACE] = margin, step, _pace(state, own / since, spread)
+    _raise(state, ~healthy, past, peak)
+    if begins.any():
+        state[rows.CLOSED, begins] = state[rows.OPEN, begins]
+    if healthy.all():
+        state[rows.LATELY] = state[rows.OPEN]
+    else:
+        state[rows.LATELY, healthy] = state[rows.OPEN, healthy]
+    # A healthy unit begins a new stretch, and what this update did to it belongs there.
+    np.copyto(state[rows.PARTS], 0.0, where=healthy)
+    for row, value in ((rows.STD, std), (rows.BEFORE, margin), (rows.FIRST, step), (rows.KICK, np.nan)):
+        np.copyto(state[row], value, where=healthy)
+    _raise(state, True, present, lr)
+    for held, newest in ((rows.WHEN, step), (rows.MARGINS, margin)):
+        state[held.start : held.stop - 1] = state[held.start + 1 : held.stop]
+        state[held.stop - 1] = newest
+    state[rows.LAST] = step
+    np.fmax(past, present, out=past)
+    return past
+
+
+def _raise(state: Array, units: Mask | bool, kick: Array, lr: Array) -> None:
+    """Take over a kick that is larger than those of the stretch so far."""
+    larger = units & ~(state[_Rows.KICK] >= kick)
+    np.copyto(state[_Rows.KICK], kick, where=larger)
+    np.copyto(state[_Rows.LR], lr, where=larger)
+
+
+def _pace(state: Array, own: Array, spread: Array) -> Array:
+    """Return the own step of the mean update over the last captures, over std z; NaN after fewer than three."""
+    held = state[_Rows.STEPS]
+    held[:-1] = held[1:]
+    held[-1] = np.where(np.isnan(state[_Rows.LAST]), np.nan, own)
+    known = np.isfinite(held)
+    count = known.sum(0)
+    mean = np.where(known, held, 0.0).sum(0) / np.maximum(count, 1)
+    pace = _over(np.abs(mean), spread)
+    pace[count < 2] = np.nan
+    return pace
 
 
 def _over(part: Array, whole: Array) -> Array:

@@ -28,11 +28,14 @@ class Slot:
     Attributes:
         site: the site.
         start: index of its first unit over all units of all sites.
-        row: index of its first unit among those of its ring.
+        row: index of its first column in its ring.
         ring: the device and dtype that its reach is kept on.
         low: a unit fired if its reach is above this.
         counter: the dearer counts of the present window.
-        seen_at: the last step in which it was executed.
+        counted: the samples that it saw in each step of the window.
+        rows: where its reach of each step is kept, (columns,) each.
+        seen_at: the last step of the window in which it was executed.
+        samples: the samples that it saw in the forward pass that runs.
     """
 
     site: Site
@@ -41,7 +44,15 @@ class Slot:
     ring: Ring
     low: float
     counter: SiteCounter
+    counted: NDArray[np.int64]
+    rows: tuple[torch.Tensor, ...] = ()
     seen_at: int = -1
+    samples: int = 0
+
+    @property
+    def columns(self) -> int:
+        """Columns of its ring: kinds that are flat on both sides also keep the largest z, which tells no firing."""
+        return self.site.units if self.site.kind.positive else 2 * self.site.units
 
     @property
     def units(self) -> slice:
@@ -74,8 +85,9 @@ class Window:
         self.units = 0
         self._length = length
         self._rings: dict[Ring, torch.Tensor] = {}
+        self._host: list[tuple[torch.Tensor, ...]] = []  # the rows of the rings on a CPU
         self._steps: list[int] = []
-        self._samples: list[dict[str, int]] = []
+        self._touched: list[Slot] = []
         self._careful = False
 
     def __len__(self) -> int:
@@ -89,37 +101,43 @@ class Window:
         # In float32 a tiny float64 would round to a tie.
         where = (z.device, torch.float64 if z.dtype == torch.float64 else torch.float32)
         ring = self._rings.get(where)
-        row = 0 if ring is None else ring.shape[1]
-        # Kinds that are flat on both sides also keep the largest z, which does not tell whether they fired.
-        columns = site.units if site.kind.positive else 2 * site.units
-        room = torch.full((self._length, columns), -torch.inf, device=where[0], dtype=where[1])
-        self._rings[where] = room if ring is None else torch.cat((ring, room), 1)
         low = site.kind.intervals[0][0] if site.kind.positive else 0.0
-        held = Slot(site, self.units, row, where, low, SiteCounter(site.units, z.device))
+        counted = np.zeros(self._length, np.int64)
+        row = 0 if ring is None else ring.shape[1]
+        held = Slot(site, self.units, row, where, low, SiteCounter(site.units, z.device), counted)
+        room = torch.full((self._length, held.columns), -torch.inf, device=where[0], dtype=where[1])
+        self._rings[where] = room if ring is None else torch.cat((ring, room), 1)
         self.slots[site.name] = held
         self.units += site.units
+        for slot in self.slots.values():
+            if slot.ring == where:
+                slot.rows = self._rings[where][:, slot.row : slot.row + slot.columns].unbind(0)
+        self._host = [ring.unbind(0) for ring in self._rings.values() if ring.device.type == "cpu"]
         return held
 
     def begin_step(self, step: int) -> None:
         """Begin to observe a step."""
         self._steps.append(step)
-        self._samples.append({})
 
     def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
-        """Take in the reach of one call; several calls in a step are one observation."""
+        """Take in the reach of one call, z detached; several calls in a step are one observation."""
         k = len(self._steps) - 1
-        target = self._rings[slot.ring][k, slot.row : slot.row + slot.site.units]
-        first = slot.seen_at != self._steps[-1]
-        slot.seen_at = self._steps[-1]
-        axes = (*plan.positions, *plan.batch)
-        plain = plan.expand is None and len(plan.units) == 1 and kind.positive and axes and not self._careful
+        target = slot.rows[k]
+        first = slot.seen_at != k
+        slot.seen_at = k
+        if not slot.samples:
+            self._touched.append(slot)
+        if plan.sample_count > slot.samples:
+            slot.samples = plan.sample_count
+        plain = plan.plain and kind.positive and not self._careful
         if plain and first and z.dtype == target.dtype:
-            torch.amax(z, axes, out=target)
+            torch.amax(z, plan.over, out=target)
             return
-        self._put(target, z.amax(axes) if plain else maximum(_depth(z, kind), plan), first)
-        if not slot.site.kind.positive:
-            beside = slice(slot.row + slot.site.units, slot.row + 2 * slot.site.units)
-            self._put(self._rings[slot.ring][k, beside], maximum(z, plan), first)
+        positive = slot.site.kind.positive
+        reach = target if positive else target[: slot.site.units]
+        self._put(reach, z.amax(plan.over) if plain else maximum(_depth(z, kind), plan), first)
+        if not positive:
+            self._put(target[slot.site.units :], maximum(z, plan), first)
 
     @staticmethod
     def _put(target: torch.Tensor, value: torch.Tensor, first: bool) -> None:
@@ -128,22 +146,28 @@ class Window:
         else:
             torch.fmax(target, value.to(target.dtype), out=target)
 
-    def count(self, slot: Slot, rows: int) -> None:
-        """Note that a site saw `rows` more samples in the present step."""
-        held = self._samples[-1]
-        held[slot.site.name] = held.get(slot.site.name, 0) + rows
+    def end_forward(self) -> list[Slot]:
+        """Note the samples that each site saw in a forward pass that ends; returns the sites that ran in it."""
+        touched, self._touched = self._touched, []
+        k = len(self._steps) - 1
+        for slot in touched:
+            slot.counted[k] += slot.samples
+            slot.samples = 0
+        return touched
 
     def distrust(self, slot: Slot) -> None:
         """Forget what was seen of a site in the present step."""
-        columns = slot.site.units if slot.site.kind.positive else 2 * slot.site.units
-        self._rings[slot.ring][len(self._steps) - 1, slot.row : slot.row + columns].fill_(-torch.inf)
-        self._samples[-1].pop(slot.site.name, None)
+        k = len(self._steps) - 1
+        slot.rows[k].fill_(-torch.inf)
+        slot.counted[k] = 0
 
     def end_step(self) -> None:
         """Once a NaN was seen, look for the largest of the others from now on (on a CPU, where looking is free)."""
         if not self._careful:
             k = len(self._steps) - 1
-            self._careful = any(r.device.type == "cpu" and bool(r[k].isnan().any()) for r in self._rings.values())
+            for rows in self._host:
+                total = float(rows[k].sum())  # a NaN, or infinities of both signs
+                self._careful |= total != total and bool(rows[k].isnan().any())
 
     def close(self) -> Observed:
         """Return what was observed and begin a new window: the one place that waits for the device."""
@@ -153,17 +177,18 @@ class Window:
         samples = np.zeros((k, self.units), np.int64)
         low = np.zeros(self.units)
         rings = {where: ring[:k].cpu().double().numpy() for where, ring in self._rings.items()}
-        for name, slot in self.slots.items():
-            reach[:, slot.units] = rings[slot.ring][:, slot.row : slot.row + slot.site.units]
-            beside = slot.row if slot.site.kind.positive else slot.row + slot.site.units
-            top[:, slot.units] = rings[slot.ring][:, beside : beside + slot.site.units]
+        for slot in self.slots.values():
+            kept = rings[slot.ring][:, slot.row : slot.row + slot.columns]
+            reach[:, slot.units] = kept[:, : slot.site.units]
+            top[:, slot.units] = kept[:, -slot.site.units :] if slot.site.units else 0.0
             low[slot.units] = slot.low
-            for i, seen in enumerate(self._samples):
-                samples[i, slot.units] = seen.get(name, 0)
+            samples[:, slot.units] = slot.counted[:k, None]
+            slot.counted[:] = 0
+            slot.seen_at = -1
         steps = np.array(self._steps, np.int64)
         for ring in self._rings.values():
             ring.fill_(-torch.inf)
-        self._steps, self._samples = [], []
+        self._steps = []
         with np.errstate(invalid="ignore"):
             fired = reach > low
         return Observed(steps, top, fired, samples)

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 import deadrelu
-from deadrelu.drift import QUANTITIES, Captures, margin
+from deadrelu.captures import QUANTITIES, Capture, Captures
 from deadrelu.feeders import Picks, feeder
 from deadrelu.kernels import Plan
+from deadrelu.kinds import KINDS
+from deadrelu.sites import Site
 
 
 def mlp(bias: bool = True) -> nn.Module:
@@ -95,16 +97,35 @@ def test_own_parts_against_a_copy_of_the_weights() -> None:
 
     weight = ((value(layer, old) - value(old, old)) + (value(layer, layer) - value(old, layer))) / 2
     bias = ((value(old, layer) - value(old, old)) + (value(layer, layer) - value(layer, old))) / 2
-    follower = deadrelu.drift.Follower(None, feeder("fc", layer, 4), None)  # type: ignore[arg-type]
+    site = Site("relu", KINDS["relu"], 4, None, None)
+    drift = deadrelu.drift.Drift(layer, [])
+    follower = drift.followers["relu"] = deadrelu.drift.Follower(site, feeder("fc", layer, 4), None)  # type: ignore[arg-type]
     zero = torch.zeros(64, 4, dtype=torch.float64)
-    before = deadrelu.drift.Kept(x, x @ old.weight.detach().T, old.bias.detach(), zero)
-    after = deadrelu.drift.Kept(x, x @ layer.weight.detach().T, layer.bias.detach(), zero)
-    row = torch.zeros(len(QUANTITIES), 4, dtype=torch.float64)
-    row[5] = margin(after.ax + after.b)
-    deadrelu.drift.Drift(layer, [])._parts(follower, before, after, row)
-    torch.testing.assert_close(row[0], weight)
-    torch.testing.assert_close(row[2], bias)
-    torch.testing.assert_close(row[4], torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
+    rate = torch.ones(4, dtype=torch.float64)
+    follower.x = x
+    old_z = x @ old.weight.detach().T
+    follower.measured.before = {
+        "mean now": old_z.mean(0).numpy(),
+        "std now": old_z.std(0).numpy(),
+        "bias": old.bias.detach().numpy(),
+    }
+    follower.measured.last = Capture(6, old_z, old.bias.detach(), zero, rate, 1)
+    follower.rows, follower.out, follower.shape = x, layer(x).detach(), torch.Size((64, 4))
+    follower.picks = Picks({0: torch.arange(64)}, 1)
+    drift.take(site, layer(x).detach(), 64 * rate, 64, 7)
+    drift.after_update()
+    (captures,) = drift.close().values()
+    assert captures.steps == [7]
+    np.testing.assert_allclose(captures.values[0, 0], weight)
+    np.testing.assert_allclose(captures.values[0, 2], bias)
+    np.testing.assert_allclose(captures.values[0, 4], 0, atol=1e-12)
+    np.testing.assert_allclose(captures.values[0, 5], value(layer, layer))
+    np.testing.assert_allclose(captures.values[0, QUANTITIES.index("rate")], 1)
+
+
+def margin(z: torch.Tensor) -> torch.Tensor:
+    """F(z) = mean + 2 std over rows."""
+    return z.mean(0) + 2 * z.std(0)
 
 
 @pytest.mark.parametrize(

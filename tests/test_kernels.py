@@ -124,6 +124,8 @@ def test_square_sum(dtype: torch.dtype, device: str, layout: Layout, seed: int, 
     with np.errstate(invalid="ignore"):
         expected = [np.square(value).sum() for value in pooled(layout, g)]
     np.testing.assert_allclose(found.cpu().numpy(), expected, rtol=1e-13)
+    quick = square_sum(g, plan(layout), quick=True)
+    np.testing.assert_allclose(quick.cpu().numpy(), expected, rtol=1e-13 if dtype == torch.float64 else 1e-6)
 
 
 IMAGES = Layout((batch(6), unit(5), position(4), position(3)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import torch
@@ -18,6 +18,11 @@ class Plan:
         batch: axes that enumerate the samples, outermost first; empty if the call counts as one sample.
         positions: the remaining axes.
         shape: the expanded shape.
+        over: the axes that a full reduction goes over.
+        plain: the units are one axis of the tensor as it is, and something is left to reduce.
+        unit_count: number of units.
+        sample_count: number of samples.
+        position_count: positions of one sample.
     """
 
     expand: tuple[int, ...] | None
@@ -25,19 +30,18 @@ class Plan:
     batch: tuple[int, ...]
     positions: tuple[int, ...]
     shape: tuple[int, ...]
+    over: tuple[int, ...] = field(init=False)
+    plain: bool = field(init=False)
+    unit_count: int = field(init=False)
+    sample_count: int = field(init=False)
+    position_count: int = field(init=False)
 
-    @property
-    def unit_count(self) -> int:
-        return prod(self.shape[i] for i in self.units)
-
-    @property
-    def sample_count(self) -> int:
-        return prod(self.shape[i] for i in self.batch)
-
-    @property
-    def position_count(self) -> int:
-        """Positions of one sample."""
-        return prod(self.shape[i] for i in self.positions)
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # asked for at every call of every activation: computed once
+        set_(self, "over", (*self.positions, *self.batch))
+        set_(self, "plain", self.expand is None and len(self.units) == 1 and bool(self.over))
+        for name, axes in (("unit", self.units), ("sample", self.batch), ("position", self.positions)):
+            set_(self, f"{name}_count", prod(self.shape[i] for i in axes))
 
     def view(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return `tensor` with one role per axis."""

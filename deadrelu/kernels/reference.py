@@ -39,7 +39,7 @@ def engaged_count(z: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
 def maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Return the largest element of each unit, NaN aside, float64 where the device has it; NaN if there is no other."""
     z = plan.view(z.detach())
-    axes = (*plan.positions, *plan.batch)
+    axes = plan.over
     if not axes:
         return _unit_order(z, plan).to(wide(z.device))
     top = z.amax(axes)
@@ -55,9 +55,12 @@ def magnitude(h: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
     return _total(h, plan, None if kind.nonnegative else torch.Tensor.abs)
 
 
-def square_sum(g: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Return the sum of g^2 over samples and positions of each unit, shape (units,)."""
-    return _total(g, plan, _square)
+def square_sum(g: torch.Tensor, plan: Plan, *, quick: bool = False) -> torch.Tensor:
+    """Return the sum of g^2 over samples and positions of each unit, shape (units,).
+
+    Quick: the squares of float32 stay in float32, which takes a sixth of the time; those of |g| under 1e-19 vanish.
+    """
+    return _total(g, plan, _quick_square if quick else _square)
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -69,8 +72,14 @@ def _square(block: torch.Tensor) -> torch.Tensor:
     return block.to(wide(block.device)).square()
 
 
+def _quick_square(block: torch.Tensor) -> torch.Tensor:
+    return (block.float() if block.dtype in (torch.float16, torch.bfloat16) else block).square()
+
+
 def _total(tensor: torch.Tensor, plan: Plan, of: Callable[[torch.Tensor], torch.Tensor] | None) -> torch.Tensor:
     tensor = plan.view(tensor.detach())
+    if of is not None and plan.plain and tensor.numel() <= BLOCK:
+        return of(tensor).sum(plan.over, dtype=wide(tensor.device))
     total: torch.Tensor | None = None
     # Without a copy to be made there is nothing to keep in the cache.
     for block in _blocks(tensor, plan) if of is not None else (tensor,):

@@ -39,6 +39,7 @@ EXEMPT = (
     "fail",
     "_on_producer",
     "__torch_function__",
+    "__post_init__",
 )
 
 

@@ -1,0 +1,90 @@
+"""Groups: what the optimizers do to each parameter - its learning rate, and how much of it decay takes away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+
+
+class Groups:
+    """The parameter groups of the optimizers.
+
+    Attributes:
+        rates: learning rate of the last update, by (optimizer, group).
+    """
+
+    def __init__(self, model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
+        self._optimizers = list(optimizers)
+        self._where: dict[int, tuple[Optimizer, int]] = {}
+        self._names = {id(p): name for name, p in model.named_parameters()}
+        self._sum: dict[tuple[int, int], float] = {}
+        self._mark: dict[int, float] = {}
+        self._peak: dict[tuple[int, int], float] = {}
+        self._before: dict[tuple[int, int], float] = {}
+        self.rates: dict[tuple[int, int], float] = {}
+        for o, optimizer in enumerate(self._optimizers):
+            for g, group in enumerate(optimizer.param_groups):
+                for parameter in group["params"]:
+                    self._where[id(parameter)] = (optimizer, g)
+                    self._sum.setdefault((o, g), 0.0)
+
+    def after_update(self, optimizer: Optimizer, *, wait: bool) -> None:
+        """Note the learning rates of an update, and what decay it did; `wait`: for a device that holds a rate."""
+        o = self._optimizers.index(optimizer)
+        for g, group in enumerate(optimizer.param_groups):
+            lr = group["lr"]
+            if not isinstance(lr, float):
+                on_device = isinstance(lr, torch.Tensor) and lr.device.type != "cpu"
+                lr = self.rates[o, g] if on_device and not wait and (o, g) in self.rates else float(lr)
+            self.rates[o, g] = lr
+            before = self._before[o, g] = self._peak.get((o, g), lr)
+            if lr >= before:
+                self._peak[o, g] = lr
+            self._sum[o, g] = self._sum.get((o, g), 0.0) + lr * _decay(optimizer, group)
+
+    def name(self, parameter: torch.Tensor | None) -> str | None:
+        """Return the name of a parameter in the model."""
+        return self._names.get(id(parameter))
+
+    def peak(self, parameter: torch.Tensor | None) -> tuple[float, float]:
+        """Return (largest learning rate since the last call, before the last update; that of the last update)."""
+        key = self._key(parameter)
+        if key is None or key not in self.rates:
+            return math.nan, math.nan
+        return self._before[key], self.rates[key]
+
+    def next_peak(self) -> None:
+        """Begin a new stretch for `peak`, with the last update in it."""
+        self._peak = dict(self.rates)
+
+    def decayed(self, parameter: torch.Tensor) -> float:
+        """Return the sum of lr * decay since `reset`."""
+        key = self._key(parameter)
+        return 0.0 if key is None else self._sum.get(key, 0.0) - self._mark.get(id(parameter), 0.0)
+
+    def reset(self, parameter: torch.Tensor) -> None:
+        """Begin a new sum for `decayed`, from before the update that was noted last."""
+        key = self._key(parameter)
+        if key is not None:
+            last = self.rates.get(key, 0.0) * _decay(
+                self._optimizers[key[0]], self._optimizers[key[0]].param_groups[key[1]]
+            )
+            self._mark[id(parameter)] = self._sum.get(key, 0.0) - last
+
+    def _key(self, parameter: torch.Tensor | None) -> tuple[int, int] | None:
+        found = self._where.get(id(parameter))
+        return None if found is None else (self._optimizers.index(found[0]), found[1])
+
+
+def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    """Return the share of lr by which an update shrinks a weight; 0 where decay is mixed into adaptive moments."""
+    decay = float(group.get("weight_decay", 0.0) or 0.0)
+    if isinstance(optimizer, SGD):
+        # Decay passes through the momentum buffer: booked plainly, it would be a tenth of the truth.
+        return decay / (1 - float(group.get("momentum", 0.0)))
+    return decay if isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay") else 0.0

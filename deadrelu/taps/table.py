@@ -1,0 +1,99 @@
+"""Table: where the activation calls of a traced forward pass are met again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from .. import tracing
+from ..kernels import Plan
+from ..kinds import Kind
+from ..sites import Site
+from ..tracing import Layout
+
+Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Wraps a function of ours, so that what goes wrong in it never reaches the training: it returns None then."""
+
+
+class Sink(Protocol):
+    """Who is told of what the taps see.
+
+    Attributes:
+        observing: this step is observed.
+        thorough: the forward pass that begins is checked call by call.
+    """
+
+    observing: bool
+    thorough: bool
+
+    def begin_forward(self, rows: int | None) -> None: ...
+
+    def found(self, site: Site, layout: Layout, nearest: str | None) -> None: ...
+
+    def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None: ...
+
+    def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None: ...
+
+    def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None: ...
+
+    def end_forward(self, suspect: Iterable[Site]) -> None: ...
+
+
+@dataclass(slots=True)
+class Tap:
+    """One activation call of a traced forward pass, to be met again."""
+
+    site: Site
+    kind: Kind
+    layout: Layout
+    plans: dict[tuple[torch.Size, int | None], Plan | None] = field(default_factory=dict)
+
+    def plan(self, shape: torch.Size, batch: int | None) -> Plan | None:
+        """Return how to reduce a z of this shape; None if it does not fit what was traced."""
+        key = (shape, batch)  # 4 rows of 8 tokens and 8 rows of 4 have one shape when folded
+        try:
+            return self.plans[key]
+        except KeyError:
+            layout = tracing.refit(self.layout, tuple(shape), batch)
+            plan = self.plans[key] = None if layout is None else tracing.plan(layout)
+            return plan
+
+
+class Output(NamedTuple):
+    """The output of a layer, where it is z itself."""
+
+    layer: nn.Module
+
+
+Place = nn.Module | Output | tuple[str, str]
+"""Where a call is met again: an activation module, the output of a layer, or (path of the running module, function)."""
+
+
+@dataclass(slots=True)
+class Table:
+    """What the traced forward pass of one outermost module called, in order, by place.
+
+    Attributes:
+        taps: the calls at each place.
+        functional: some call is met by the function mode alone.
+        elastic: places that serve one site and are called now more, now less often.
+        dynamic: it cannot be trusted to be the same the next time.
+    """
+
+    taps: dict[Place, list[Tap]] = field(default_factory=dict)
+    functional: bool = False
+    elastic: set[Place] = field(default_factory=set)
+    dynamic: bool = False
+
+    def learn_from(self, before: Table) -> None:
+        """Take over what a forward pass before this one showed."""
+        self.dynamic |= before.dynamic
+        self.elastic |= before.elastic & self.taps.keys()
+        for place, taps in self.taps.items():
+            names = {tap.site.name for tap in (*taps, *before.taps.get(place, ()))}
+            if len(names) == 1 and len(before.taps.get(place, taps)) != len(taps):
+                self.elastic.add(place)

@@ -1,0 +1,363 @@
+"""Taps: hooks on a model in training that hand over every pre-activation of the forward passes that count."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from .. import tracing
+from ..calls import in_backward
+from ..guards import Release
+from ..kinds import Arguments, Kind, kind_of_function, refined
+from ..sites import Site
+from .scout import Scout
+from .table import Guard, Output, Place, Sink, Table
+
+_FUNCTIONS = 4096
+
+
+class Taps(TorchFunctionMode):
+    """Hooks on a model in training; `attach` and `detach` leave nothing behind.
+
+    Attributes:
+        scout: traces the forward passes that are not known yet.
+        closing: to be detached when the forward pass that runs has ended.
+        forwards: forward passes counted.
+        waiting_for_gradients: checkpointed blocks that run again in backward are to be told of.
+    """
+
+    def __init__(
+        self, model: nn.Module, sink: Sink, guard: Guard, *, batch_dim: int, count_eval: bool, **patterns: Any
+    ) -> None:
+        super().__init__()
+        self.scout = Scout(model, sink, guard, **patterns)
+        self.closing = False
+        self.forwards = 0
+        self.waiting_for_gradients = False
+        self._gone = False
+        self._model = model
+        self._sink = sink
+        self._batch_dim = batch_dim
+        self._count_eval = count_eval
+        self._paths = tracing.module_paths(model)
+        self._tables: dict[nn.Module, Table] = {}
+        self._past: dict[nn.Module, Table] = {}
+        self._followed: dict[nn.Module, list[nn.Module | None]] = {}
+        self._tapped: set[Place] = set()
+        self._hooks: list[Any] = []
+        self._guard = guard
+        self._named: dict[Any, tuple[Kind, str] | None] = {}
+        self._looks = guard(self._function)
+        self._asks = guard(self._name)
+        self._leaves = guard(self._leave)
+        # The forward pass that runs: its outermost module, how often that called itself, and if it counts, the rest.
+        self._outer: nn.Module | None = None
+        self._again = 0
+        self._counted: nn.Module | None = None
+        self._scouting = False
+        self._live = False
+        self._stale = False
+        self._unknown = False
+        self._batch: int | None = None
+        self._table: Table | None = None
+        self._met: dict[Place, int] = {}
+        self._stack: list[nn.Module] = []
+        self._pushed: TorchFunctionMode | None = None
+        self._handed: dict[int, tuple[weakref.ref[torch.Tensor], Place]] = {}
+
+    def attach(self) -> None:
+        """Follow the modules that hold others; activation modules and layers follow once they were seen."""
+        for module in self._paths:
+            if module is self._model or next(module.children(), None) is not None:
+                self._follow(module)
+
+    def detach(self) -> None:
+        """Remove every hook; in the middle of a forward pass, when that ends."""
+        self._live = False
+        if self._pushed is not None:
+            # A mode cannot be taken from the stack inside of its own call.
+            self.closing = True
+            return
+        self._gone = True
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks.clear()
+        self.scout.detach()
+
+    def recover(self) -> None:
+        """Forget a forward pass that never ended: an interrupt in it skips even the hooks that are always called."""
+        if self._outer is not None and not in_backward():
+            self._pop()
+            self.scout.detach()
+            self._outer = self._counted = None
+            self._live = self._scouting = False
+            self._stack.clear()
+            self._sink.end_forward(())
+
+    def _follow(self, module: nn.Module) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            return
+        self._followed[module] = list(module._modules.values())
+        self._hooks.append(module.register_forward_pre_hook(self._guard(self._enter), prepend=True, with_kwargs=True))
+        self._hooks.append(module.register_forward_hook(Release(self), always_call=True))
+
+    # -- forward passes ------------------------------------------------------------------------------------------
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(self._followed[module]) != len(module._modules):
+            self._stale = True
+        if self._outer is None:
+            self._outer = module
+            self._begin(module, args, kwargs)
+            return
+        self._again += module is self._outer
+        if self._pushed is self:
+            self._stack.append(module)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if in_backward() or not (self._count_eval or (module.training and torch.is_grad_enabled())):
+            return
+        self._batch = self._rows(args, kwargs)
+        if self._batch == 0:
+            return
+        self._counted = module
+        self.forwards += 1
+        self._met.clear()
+        self._unknown = False
+        self._sink.begin_forward(self._batch)
+        if self._stale or (self._sink.thorough and self._changed()):
+            self._rescan()
+        self._table = self._tables.get(module)
+        self._scouting = self._table is None or self._table.dynamic
+        if self._scouting:
+            self.scout.attach(m for m in self._paths if m is not module)
+            self.scout.begin(_tensors((*args, *kwargs.values())), self._batch_dim, self._batch)
+            self.scout._enter_module(module, args, kwargs)
+            self._push(self.scout)
+            return
+        self._live = self._sink.observing and not self._gone
+        assert self._table is not None
+        if self._live and (self._table.functional or self._sink.thorough):
+            self._stack.append(module)
+            self._push(self)
+
+    def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """Return the number of samples that the inputs hold, None if no tensor among them has a batch axis."""
+        for tensor in args if args and isinstance(args[0], torch.Tensor) else _tensors((*args, *kwargs.values())):
+            if isinstance(tensor, torch.Tensor) and tensor.ndim > self._batch_dim:
+                return int(tensor.shape[self._batch_dim])
+        return next((int(t.shape[self._batch_dim]) for t in _tensors(kwargs.values()) if t.ndim > self._batch_dim), None)
+
+    def _changed(self) -> bool:
+        """True if a module was replaced, added or removed."""
+        return any(held != list(module._modules.values()) for module, held in self._followed.items())
+
+    def _rescan(self) -> None:
+        """The model has other modules than before: find them, and trace the next forward passes anew."""
+        self._stale = False
+        self._past.clear()
+        self._paths = tracing.module_paths(self._model)
+        self.scout.renew(self._model)
+        self._tables.clear()
+        for module in self._paths:
+            if module in self._followed:
+                self._followed[module] = list(module._modules.values())
+            elif next(module.children(), None) is not None:
+                self._follow(module)
+
+    def _push(self, mode: TorchFunctionMode) -> None:
+        if self._gone:  # something failed on the way here
+            return
+        mode.__enter__()  # type: ignore[no-untyped-call]
+        self._pushed = mode
+
+    def release(self, module: nn.Module, args: Any, out: Any) -> None:
+        """A followed module ends, also by an exception, also after the monitor has failed."""
+        if not self.closing:
+            self._leaves(module, args, out)
+        if self.closing and (module is self._outer or self._outer is None):
+            self._pop()
+            self._outer = self._counted = None
+            self.detach()
+
+    def _pop(self) -> None:
+        if self._pushed is not None:
+            self._pushed.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            self._pushed = None
+
+    def _leave(self, module: nn.Module, args: Any, out: Any) -> None:
+        if module is self._outer:
+            if self._again:
+                self._again -= 1
+            else:
+                self._outer = None
+                if self._counted is not None:
+                    self._end(module, out)
+                return
+        if self._pushed is self:
+            while self._stack and self._stack.pop() is not module:
+                pass
+
+    def _end(self, module: nn.Module, out: Any) -> None:
+        self._pop()
+        self._counted = None
+        self._stack.clear()
+        suspect: list[Site] = []
+        if self._scouting:
+            self._scouting = False
+            self.scout._leave_module(module, None, out)
+            table = self.scout.table()
+            self.scout.end()
+            self.scout.detach()
+            self._learn(module, table)
+        elif self._live and self._table is not None:
+            suspect = self._check(module, self._table)
+        self._live = False
+        self._sink.end_forward(suspect)
+
+    def _learn(self, module: nn.Module, table: Table) -> None:
+        """Place the taps that the traced forward pass of `module` asks for."""
+        if module in self._past:
+            table.learn_from(self._past[module])
+        self._tables[module] = self._past[module] = table
+        by_path = {path: m for m, path in self._paths.items()}
+        for place in table.taps:
+            if place in self._tapped:
+                continue
+            if isinstance(place, nn.Module):
+                self._tapped.add(place)
+                hook = self._guard(self._tap)
+                self._hooks.append(place.register_forward_pre_hook(hook, prepend=True, with_kwargs=True))
+            elif isinstance(place, Output):
+                self._tapped.add(place)
+                self._hooks.append(place.layer.register_forward_hook(self._guard(self._made)))
+            elif (target := by_path.get(place[0])) is not None and target not in self._followed:
+                self._follow(target)
+
+    def _check(self, module: nn.Module, table: Table) -> list[Site]:
+        """Compare the calls of a forward pass with those traced; trace the next one if they differ.
+
+        A place that serves several sites is met by the order of its calls: if their number is another, what was seen
+        of these sites cannot be trusted.
+        """
+        suspect: list[Site] = []
+        for place, taps in table.taps.items():
+            met = self._met.get(place, 0)
+            if met == len(taps) or place in table.elastic:
+                continue
+            one = len({tap.site.name for tap in taps}) == 1
+            if not met:
+                self._stale |= self._changed()
+            elif met > len(taps) or not one:
+                self._unknown |= one
+                table.dynamic |= not one
+                suspect += [tap.site for tap in taps]
+        for _, place in self._handed.values():
+            if isinstance(place, Output) and self._sink.thorough:  # no activation took it
+                self.scout.distrust(place)
+                suspect += [tap.site for tap in table.taps[place]]
+                self._unknown = True
+        self._handed.clear()
+        if self._unknown:
+            self._tables.pop(module, None)
+        return suspect
+
+    # -- activations ---------------------------------------------------------------------------------------------
+
+    def _tap(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An activation module is about to run."""
+        if self._live or self.waiting_for_gradients:
+            z = args[0] if args else None
+            if not isinstance(z, torch.Tensor):
+                z = next(iter(_tensors((*args, *kwargs.values()))), None)
+            if z is not None:
+                self._hand_over(module, z)
+
+    def _made(self, module: nn.Module, args: Any, out: Any) -> None:
+        """A layer whose output is a pre-activation has run."""
+        if (self._live or self.waiting_for_gradients) and isinstance(out, torch.Tensor):
+            place = Output(module)
+            if self._table is not None and place in self._table.taps:
+                self._hand_over(place, out)
+
+    def _hand_over(self, place: Place, z: torch.Tensor) -> None:
+        if self._pushed is not None:
+            self._handed[id(z)] = (weakref.ref(z), place)
+        with torch._C.DisableTorchFunction():  # our own arithmetic need not pass through any mode
+            self._meet(place, z)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            named = self._named[func]
+        except KeyError:
+            named = self._asks(func)
+        if named is not None:
+            self._looks(*named, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _name(self, func: Any) -> tuple[Kind, str] | None:
+        """Return (kind, name) of a torch function that may be an activation."""
+        name = tracing.canonical_name(func)
+        kind = kind_of_function(name)
+        named = None if kind is None else (kind, name)
+        if len(self._named) < _FUNCTIONS:  # functions that are made anew at each call would fill it
+            self._named[func] = named
+        return named
+
+    def _function(self, kind: Kind, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        z = next(iter(_tensors((*args, *kwargs.values()))), None)
+        if z is None or not self._stack or refined(kind, Arguments(args, kwargs)) is None:
+            return
+        held = self._handed.get(id(z))
+        if held is not None and held[0]() is z:  # a hook has met it
+            del self._handed[id(z)]
+            return
+        self._meet((self._paths[self._stack[-1]], name), z)
+
+    def _meet(self, place: Place, z: torch.Tensor) -> None:
+        if in_backward():
+            if self.waiting_for_gradients:
+                self._replay(place, z)
+            return
+        if not self._live or self._table is None:
+            return
+        taps = self._table.taps.get(place)
+        if taps is None:
+            self._unknown = True
+            return
+        number = self._met.get(place, 0)
+        self._met[place] = number + 1
+        if not z.numel():
+            return
+        tap = taps[number] if number < len(taps) else taps[0]
+        plan = tap.plan(z.shape, self._batch)
+        if plan is None:
+            self._table.dynamic = True
+            return
+        self._sink.observe(tap.site, tap.kind, z, plan)
+
+    def _replay(self, place: Place, z: torch.Tensor) -> None:
+        """A checkpointed block runs again in backward: its gradients belong to sites that are met once only."""
+        for table in self._tables.values():
+            taps = table.taps.get(place, ())
+            if taps and len({tap.site.name for tap in taps}) == 1:
+                plan = taps[0].plan(z.shape, self._batch)
+                if plan is not None:
+                    self._sink.observe_replay(taps[0].site, z, plan)
+                return
+
+
+def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+        elif isinstance(value, dict):
+            yield from _tensors(value.values())
