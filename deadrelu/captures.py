@@ -85,7 +85,8 @@ class Measured:
                 piece = raw[at : at + values.shape[1]]
                 at += values.shape[1]
                 seen = dict(zip(names, piece, strict=True))
-                found.append(_quantities(seen, self.before, captures[len(found)].pairs))
+                with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
+                    found.append(_quantities(seen, self.before, captures[len(found)].pairs))
                 self.before = {name: seen[name] for name in ("mean now", "std now", "bias")}
         # The weights have moved on: A(x) of the next comparison is the one before the update, as captured.
         self.last = captures[-1]
@@ -121,7 +122,8 @@ def _moments(pairs: list[tuple[Capture, Capture | None]]) -> tuple[list[str], to
     inner = [_stack(list(pair)) for pair in zip(*(now.inner for now in nows if now.inner is not None), strict=True)]
     if inner:
         variants |= {"inner": inner[0], "turned": inner[1] - inner[0]}
-    if len(variants) * ax.numel() <= _TOGETHER:
+    alike = len({z.shape for z in variants.values()}) == 1
+    if alike and len(variants) * ax.numel() <= _TOGETHER:
         stds, means = map(torch.unbind, _std_mean(torch.stack(list(variants.values()))))
     else:
         stds, means = zip(*map(_std_mean, variants.values()), strict=True)

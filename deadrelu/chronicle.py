@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from .counts import SiteCounter, UnitCounts
 from .deaths import PARTS, Death, Event
 from .drift import Drift
 from .events import death_events, explosion_event, revival_events, risk_event
+from .feeders import Own
 from .lifetimes import NEVER, Lifetimes, Turn
 from .trajectories import Trajectories
 from .windows import Observed, Slot, Window
@@ -90,8 +92,8 @@ class Chronicle:
         waiting &= self.quiet & ~self.lives.dead
         return int(self.lives.silence()[waiting].min()) if waiting.any() else None
 
-    def look(self) -> list[Event]:
-        """Take in the window that ends, and return what happened in it."""
+    def look(self, explain: Callable[[list[Death]], None]) -> list[Event]:
+        """Take in the window that ends, and return what happened in it; `explain` may add to the deaths in it."""
         captures = self._drift.close()
         observed = self._window.close()
         self._grow()
@@ -101,6 +103,7 @@ class Chronicle:
         self.quiet = np.logical_not(observed.fired.any(0))
         died, revived = self._turns(turns, observed)
         self._reaches(observed)
+        explain(died)
         self.lives.expect(self._known_rates())
         events = death_events(died) + revival_events(revived) + self._risks(int(observed.steps[-1]), observed)
         self.events += events
@@ -287,6 +290,20 @@ class Chronicle:
             death.origin = next(iter(above), None)
             death.lr = None  # its own kick is not the one to blame
 
+    def own(self, site: str) -> Own:
+        """Return what feeds a site most directly."""
+        follower, groups = self._drift.followers[site], self._drift.groups
+        layers = [layer for layer in (follower.feeder, follower.inner) if layer is not None]
+        names = [groups.name(p) for layer in layers for p in (layer.weight, layer.bias)]
+        above = self._sites_upstream(site)
+        group = groups.places.get(id(follower.feeder.weight))
+        return Own(tuple(name for name in names if name is not None), group, above[0] if above else None)
+
+    def last_firings(self) -> set[int]:
+        """Return the steps after which a unit is silent that is not confirmed dead yet."""
+        waiting = self.quiet & ~self.lives.dead
+        return set(self.lives.last_fired[waiting].tolist())
+
     def _sites_upstream(self, name: str) -> list[str]:
         fed_by = self.upstream.get(name, frozenset())
         sites = (s.site for s in self._window.slots.values())
@@ -320,5 +337,6 @@ class Chronicle:
         if name not in self._paths:
             return False
         std = self._paths.std(name)
-        moved = np.abs(self._paths.parts(name)[4])[std > 0] / std[std > 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = np.abs(self._paths.parts(name)[4])[std > 0] / std[std > 0]
         return bool(len(moved)) and float(np.median(moved)) > 5 * KICK

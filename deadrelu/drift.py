@@ -103,7 +103,8 @@ class Drift:
                 if layer is not None:
                     by_module.setdefault(layer.module, []).append(f)
         for module, followers in by_module.items():
-            self._hooks.append(module.register_forward_hook(self._look(followers), with_kwargs=True))
+            # Before a tap on the same layer, which takes the rows that are picked here.
+            self._hooks.append(module.register_forward_hook(self._look(followers), prepend=True, with_kwargs=True))
 
     def disarm(self) -> None:
         """Take the hooks of a capture back."""

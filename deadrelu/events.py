@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from .deaths import Cause, Death, Event
 
+WARM_UP = 2000
+"""Steps of the longest warm-up that is advised."""
 _REMEDIES: dict[Cause, str] = {
     "born_dead": "they never fired: re-initialise {site} (biases of zero or more, He weights), or check its input",
     "learning_rate": "lower the learning rate{lr} to a third or a tenth, or warm it up",
@@ -36,12 +40,17 @@ def _event(deaths: list[Death]) -> Event:
     rates = [d.lr for d in deaths if d.lr is not None]
     lr = max(rates) if rates else None
     parameters = [d.parameter for d in deaths if d.parameter]
-    remedy = _REMEDIES[first.cause].format(
-        site=first.site,
-        lr="" if lr is None else f" ({lr:.3g})",
-        parameter=max(set(parameters), key=parameters.count) if parameters else "a parameter",
-        origin=f" ({first.origin})" if first.origin else "",
-    )
+    rescue = _rescue(deaths)
+    if rescue is None:
+        remedy = _REMEDIES[first.cause].format(
+            site=first.site,
+            lr="" if lr is None else f" ({lr:.3g})",
+            parameter=max(set(parameters), key=parameters.count) if parameters else "a parameter",
+            origin=f" ({first.origin})" if first.origin else "",
+        )
+    else:
+        lr = rescue.lr
+        remedy = _slower(deaths, rescue)
     return Event(
         kind="death",
         site=first.site,
@@ -49,8 +58,68 @@ def _event(deaths: list[Death]) -> Event:
         units=tuple(sorted(d.unit for d in deaths)),
         cause=first.cause,
         lr=lr,
+        safe_lr=None if rescue is None else rescue.safe_lr,
+        saved=None if rescue is None else rescue.saved,
         remedy=remedy,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rescue:
+    """The update that killed most, the rate that would have spared nine in ten of its units, and how many of all."""
+
+    step: int
+    lr: float
+    safe_lr: float
+    saved: int
+
+
+def _rescue(deaths: list[Death]) -> _Rescue | None:
+    replayed = [
+        (d.killed_by_step, d.lr, d.safe_lr)
+        for d in deaths
+        if d.killed_by_step is not None and d.lr is not None and d.safe_lr is not None
+    ]
+    if not replayed:
+        return None
+    steps = [step for step, _, _ in replayed]
+    worst = max(sorted(set(steps)), key=steps.count)
+    safe = sorted(safe for step, _, safe in replayed if step == worst)
+    chosen = _rounded_down(safe[len(safe) // 10])
+    lr = next(lr for step, lr, _ in replayed if step == worst)
+    return _Rescue(worst, lr, chosen, sum(chosen <= safe for _, _, safe in replayed))
+
+
+def _rounded_down(rate: float) -> float:
+    """Return a rate with two digits, not above it.
+
+    >>> _rounded_down(0.03178)
+    0.031
+    """
+    scale = 10.0 ** (math.floor(math.log10(rate)) - 1)
+    return float(f"{math.floor(rate / scale * (1 + 1e-12)) * scale:.2g}")
+
+
+def _slower(deaths: list[Death], rescue: _Rescue) -> str:
+    replayed = sum(d.safe_lr is not None for d in deaths)
+    units = f"{len(deaths)} units" if len(deaths) > 1 else "1 unit"
+    of = units if replayed == len(deaths) else f"{replayed} units whose update could be done again, of {units},"
+    advice = f"lr <= {rescue.safe_lr:.2g} at step {rescue.step} (it was {rescue.lr:.3g})"
+    # Where training has only begun, a ramp that has not come further by then does the same.
+    warm_up = _rounded_up(math.ceil((rescue.step + 1) * rescue.lr / rescue.safe_lr))
+    if warm_up <= WARM_UP:
+        advice += f", or warm-up over {warm_up} steps"
+    return f"{advice}: {rescue.saved} of {of} would be alive"
+
+
+def _rounded_up(steps: int) -> int:
+    """Return a number of steps with two digits, not below it.
+
+    >>> _rounded_up(1234)
+    1300
+    """
+    scale = int(10 ** max(0, len(str(steps)) - 2))
+    return -(-steps // scale) * scale
 
 
 def risk_event(site: str, step: int, units: Sequence[int], left: float, parameter: str | None) -> Event:

@@ -177,3 +177,18 @@ class Picks:
     @property
     def rows(self) -> int:
         return len(next(iter(self.index.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What feeds a site most directly.
+
+    Attributes:
+        names: names of its parameters in the model, the weight first.
+        group: (optimizer, group) of the weight, None if no optimizer holds it.
+        upstream: the site before it, None if there is none.
+    """
+
+    names: tuple[str, ...]
+    group: tuple[int, int] | None
+    upstream: str | None

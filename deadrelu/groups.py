@@ -47,6 +47,22 @@ class Groups:
                 self._peak[o, g] = lr
             self._sum[o, g] = self._sum.get((o, g), 0.0) + lr * _decay(optimizer, group)
 
+    @property
+    def places(self) -> dict[int, tuple[int, int]]:
+        """The (optimizer, group) of each parameter, by its id."""
+        return {key: (self._optimizers.index(o), g) for key, (o, g) in self._where.items()}
+
+    def present(self) -> dict[tuple[int, int], float]:
+        """Return the learning rates as they stand, by (optimizer, group); the last known one if it is on a device."""
+        found = {}
+        for o, optimizer in enumerate(self._optimizers):
+            for g, group in enumerate(optimizer.param_groups):
+                lr = group["lr"]
+                if isinstance(lr, torch.Tensor) and lr.device.type != "cpu":
+                    lr = self.rates.get((o, g), math.nan)
+                found[o, g] = float(lr)
+        return found
+
     def name(self, parameter: torch.Tensor | None) -> str | None:
         """Return the name of a parameter in the model."""
         return self._names.get(id(parameter))

@@ -20,8 +20,10 @@ from .errors import DeadReluWarning, ModelError, TrainingStopped
 from .guards import Guarded
 from .kernels import Plan, engaged_count
 from .kinds import Kind
+from .replays import Replays
 from .report import Coverage, Report
 from .sites import Site
+from .snapshots import FIRST, Snapshots
 from .status import training_confidence, training_report
 from .taps import Taps
 from .tracing import Layout, unwrapped
@@ -59,6 +61,8 @@ class Monitor:
         strict: raise what goes wrong inside of the monitor, instead of detaching with a warning.
         include, exclude: patterns (`fnmatch`) of site names.
         batch_dim: the dimension of the inputs that holds the samples.
+        snapshot_memory: bytes for the parameters before and after some updates, and their inputs, which `safe_lr` is
+            found on: updates are done again at lower rates, on a copy of the model. 0: none are kept.
 
     Raises:
         ModelError: the model is no module, or is TorchScript.
@@ -78,6 +82,7 @@ class Monitor:
         include: Patterns = None,
         exclude: Patterns = None,
         batch_dim: int = 0,
+        snapshot_memory: int = 64 * 2**20,
     ) -> None:
         if not _observable(model):
             raise ModelError(f"model is a {type(model).__name__}; expected a torch.nn.Module that runs in Python")
@@ -97,8 +102,12 @@ class Monitor:
         self._open = self._updated = self._warned = False
         self._gradients: list[Any] = []
         patterns = {"include": include, "exclude": exclude}
+        self._snapshots = Snapshots(inner, self._drift.groups.places, snapshot_memory if every == 1 else 0)
+        self._replays = Replays(inner, self._snapshots, batch_dim=batch_dim, **patterns)
         self._taps = Taps(inner, self, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
         self._hooks = [o.register_step_post_hook(self._guarded(self._after_update)) for o in self._optimizers]
+        if self._snapshots.refused is None:
+            self._hooks += [o.register_step_pre_hook(self._guarded(self._before_update)) for o in self._optimizers]
         self._taps.attach()
 
     # -- what a user asks ----------------------------------------------------------------------------------------
@@ -190,8 +199,8 @@ class Monitor:
 
     # -- what the taps tell --------------------------------------------------------------------------------------
 
-    def begin_forward(self, rows: int | None) -> None:
-        """A forward pass that counts begins."""
+    def begin_forward(self, rows: int | None, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward pass of this outermost module that counts begins."""
         if self._updated:
             self._end_step()
         if not self._open:
@@ -203,6 +212,10 @@ class Monitor:
                 self._taps.waiting_for_gradients = self.thorough
                 if self.thorough:
                     self._drift.arm(rows)
+            if self._snapshots.refused is None:
+                self._snapshots.begin_forward(module, args, kwargs, self.thorough or self.steps < FIRST)
+                if not self._optimizers:
+                    self._snapshots.before_update(self.steps, {}, self.thorough)
         self._batch = 1 if rows is None else rows
 
     @property
@@ -259,6 +272,10 @@ class Monitor:
 
     # -- steps and windows ---------------------------------------------------------------------------------------
 
+    def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._open:
+            self._snapshots.before_update(self.steps, self._drift.groups.present(), self.thorough)
+
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._taps.recover()
         self._drift.groups.after_update(optimizer, wait=self.thorough)
@@ -275,6 +292,7 @@ class Monitor:
             self._end_step()
 
     def _end_step(self) -> None:
+        self._snapshots.after_update()
         if self.observing:
             if self.thorough:
                 self._drift.after_update()
@@ -300,11 +318,15 @@ class Monitor:
     def _look(self) -> None:
         if not len(self._window):
             return
-        for event in self._chronicle.look():
+        for event in self._chronicle.look(self._explain):
             log.warning("%s", str(event))  # now, so that nothing can go wrong inside of a handler
             if self._on_event is not None:
                 self._on_event(event)
         self._maybe_stop()
+
+    def _explain(self, died: list[Death]) -> None:
+        self._replays.explain(died, self.steps, self._chronicle.own)
+        self._snapshots.want(self._chronicle.last_firings())
 
     def _look_now(self) -> None:
         """Look before the window is full; not between two micro-batches, whose step is not over."""
@@ -355,6 +377,8 @@ class Monitor:
             handle.remove()
         self._hooks, self._gradients = [], []
         self._drift.disarm()
+        self._snapshots.close()
+        self._replays.close()
         self._taps.detach()
 
 

@@ -30,7 +30,9 @@ class Sink(Protocol):
     observing: bool
     thorough: bool
 
-    def begin_forward(self, rows: int | None) -> None: ...
+    def begin_forward(
+        self, rows: int | None, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None: ...
 
     def found(self, site: Site, layout: Layout, nearest: str | None) -> None: ...
 

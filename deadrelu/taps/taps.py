@@ -129,7 +129,7 @@ class Taps(TorchFunctionMode):
         self.forwards += 1
         self._met.clear()
         self._unknown = False
-        self._sink.begin_forward(self._batch)
+        self._sink.begin_forward(self._batch, module, args, kwargs)
         if self._stale or (self._sink.thorough and self._changed()):
             self._rescan()
         self._table = self._tables.get(module)
