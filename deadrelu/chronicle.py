@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -11,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from .captures import Captures
-from .causes import KICK, Evidence, judge
+from .coroner import Coroner
 from .counts import SiteCounter, UnitCounts
-from .deaths import PARTS, Death, Event
+from .deaths import Death, Event
 from .drift import Drift
-from .events import death_events, explosion_event, revival_events, risk_event
-from .feeders import Own
+from .events import death_events, revival_events
 from .lifetimes import NEVER, Lifetimes, Turn
+from .risks import Risks
+from .snapshots import Update
+from .summaries import SiteSummary, Summary
 from .trajectories import Trajectories
 from .windows import Observed, Slot, Window
 
@@ -33,19 +36,19 @@ class Chronicle:
         self.lives = Lifetimes()
         self.quiet: NDArray[np.bool_] = np.empty(0, bool)
         self.counts: dict[str, UnitCounts] = {}
-        self.upstream: dict[str, frozenset[str]] = {}
         self._window = window
         self._drift = drift
         self._resolution = resolution
         self._paths = Trajectories()
+        self.coroner = Coroner(window, drift, self._paths)
+        self._risks = Risks(window, drift, self._paths)
         self._rates: dict[int, dict[str, tuple[float, float]]] = {}
         self._top: Array = np.empty(0)  # largest z at the last step with a firing
         self._next: Array = np.empty(0)  # largest z at the step after it
         self._fed: dict[str, tuple[NDArray[np.int64], int]] = {}  # samples that fired, samples, of the whole run
         self._held: dict[int, Death] = {}
-        self._warned: dict[str, NDArray[np.bool_]] = {}
-        self._largest: dict[str, list[float]] = {}
-        self._exploded: set[str] = set()
+        self._counted: dict[str, UnitCounts] = {}  # of the last window
+        self._last: tuple[Observed, tuple[Death, ...], tuple[Death, ...], tuple[Event, ...]] | None = None
         self._resumed: dict[str, dict[str, NDArray[Any]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,9 +108,57 @@ class Chronicle:
         self._reaches(observed)
         explain(died)
         self.lives.expect(self._known_rates())
-        events = death_events(died) + revival_events(revived) + self._risks(int(observed.steps[-1]), observed)
+        events = death_events(died) + revival_events(revived) + self._risks.look(observed, self.lives.dead)
         self.events += events
+        self._last = (observed, tuple(died), tuple(revived), tuple(events))
         return events
+
+    def summary(self, update: Update | None) -> Summary | None:
+        """Return what the last window tells of every site, None before the first; `update` is the last one kept."""
+        if self._last is None:
+            return None
+        observed, died, revived, events = self._last
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of units of which nothing but NaN was seen
+            top = np.nanmax(np.where(np.isneginf(observed.top), np.nan, observed.top), 0)
+        groups = self._drift.groups
+        several = len({o for o, _ in groups.rates}) > 1
+        return Summary(
+            first=int(observed.steps[0]),
+            last=int(observed.steps[-1]),
+            sites=tuple(self._site(slot, top, update) for slot in self._window.slots.values()),
+            rates={f"{o}/{g}" if several else str(g): rate for (o, g), rate in groups.rates.items()},
+            dead_fraction=self.dead_fraction(),
+            deaths=died,
+            revived=revived,
+            events=events,
+        )
+
+    def _site(self, slot: Slot, top: Array, update: Update | None) -> SiteSummary:
+        site, units, name = slot.site, slot.units, slot.site.name
+        unknown = np.full(site.units, np.nan)
+        counts = self._counted.get(name)
+        flow = None
+        if counts is not None and counts.grad_square is not None:
+            flow = np.sqrt(counts.grad_square / counts.grad_positions)
+        follower = self._drift.followers.get(name)
+        bias = None if follower is None or follower.feeder.bias is None else follower.feeder.bias.detach()
+        weight = None if follower is None else (follower.inner or follower.feeder).weight
+        return SiteSummary(
+            site=name,
+            op=site.kind.name,
+            source=site.source,
+            producers=tuple(site.producers),
+            can_die=site.kind.can_die,
+            dead=self.lives.dead[units].copy() & site.kind.can_die,
+            silent=self.quiet[units].copy(),
+            activation_rate=unknown if counts is None else counts.active / max(1, counts.positions),
+            grad_flow=flow,
+            max_z=top[units],
+            margin=self._paths.margin(name).copy() if name in self._paths else None,
+            bias=None if bias is None else bias.double().cpu().numpy(),
+            update_ratio=None if update is None or weight is None else update.ratio(weight),
+        )
 
     def _grow(self) -> None:
         more = self._window.units - len(self._top)
@@ -128,53 +179,15 @@ class Chronicle:
                     self._held[slot.start + death.unit] = death
 
     def _count(self) -> None:
+        self._counted = {}
         for name, slot in self._window.slots.items():
             counts = slot.counter.host()
             if not counts.samples:
                 continue
-            self.counts[name] = counts
+            self.counts[name] = self._counted[name] = counts
             fed, seen = self._fed.get(name, (0, 0))
             self._fed[name] = (fed + counts.active_samples, seen + counts.samples)
             slot.counter = SiteCounter(slot.site.units, slot.ring[0])
-
-    def _risks(self, step: int, observed: Observed) -> list[Event]:
-        """Return who is about to die, or to overflow; each unit once until it is out of danger."""
-        events = []
-        for name, slot in self._window.slots.items():
-            if name in self._paths and slot.site.kind.can_die:
-                left = self._paths.sinking(name)
-                danger = np.isfinite(left) & ~self.lives.dead[slot.units]
-                fresh = danger & ~self._warned.get(name, np.zeros_like(danger))
-                self._warned[name] = danger
-                if fresh.any():
-                    units = [int(unit) for unit in np.flatnonzero(fresh)]
-                    steps = float(np.median(left[fresh]))
-                    events.append(risk_event(name, step, units, steps, self._mover(name, fresh)))
-            if self._explodes(name, observed.top[:, slot.units]):
-                top = np.nanmax(observed.top[:, slot.units], 0)
-                events.append(explosion_event(name, step, int(top.argmax()), float(top.max())))
-        return events
-
-    def _mover(self, name: str, units: NDArray[np.bool_]) -> str | None:
-        """Return the parameter that lowered the margin of these units most."""
-        feeder = self._drift.followers[name].feeder
-        weight, _, bias, _, _ = self._paths.parts(name)[:, units].sum(1)
-        return (
-            self._drift.groups.name(feeder.bias if bias < weight else feeder.weight) if min(weight, bias) < 0 else None
-        )
-
-    def _explodes(self, name: str, top: Array) -> bool:
-        """True once, when the largest z is a thousand times the first and doubled in each of three windows."""
-        finite = top[np.isfinite(top)]
-        largest = self._largest.setdefault(name, [])
-        largest.append(float(finite.max()) if len(finite) else np.nan)
-        if len(largest) < 4 or largest[0] <= 0 or name in self._exploded:
-            return False
-        grows = all(later > 2 * before for before, later in pairwise(largest[-4:]))
-        if grows and largest[-1] > 1e3 * largest[0]:
-            self._exploded.add(name)
-        del largest[1:-4]
-        return name in self._exploded
 
     def _known_rates(self) -> Array:
         rates = np.full(self._window.units, np.nan)
@@ -237,7 +250,7 @@ class Chronicle:
         )
         if not born:
             death.max_z_before, death.max_z_after = self._around(turn, observed)
-        self._explain(slot, death)
+        self.coroner.explain(death, self.quiet | self.lives.dead)
         return death
 
     def _around(self, turn: Turn, observed: Observed) -> tuple[float, float]:
@@ -252,91 +265,7 @@ class Chronicle:
             after = observed.top[first + seen[0], turn.unit] if len(seen) else np.nan
         return float(top), float(after)
 
-    def _explain(self, slot: Slot, death: Death) -> None:
-        """Add what killed a unit, as far as it was followed."""
-        name = slot.site.name
-        follower = self._drift.followers.get(name)
-        after = death.max_z_after
-        non_finite = after is not None and not np.isfinite(after)
-        stretch = None
-        if name in self._paths and death.last_fired is not None:
-            stretch = self._paths.stretch(name, death.unit, death.last_fired)
-        if stretch is None or follower is None:
-            death.cause, _ = judge(Evidence(born_dead=death.born_dead, non_finite=non_finite))
-            return
-        parts = dict(zip(("weight", "decay", "bias", "upstream", "input"), map(float, stretch.parts), strict=True))
-        death.shares = {name: parts[name] for name in PARTS}
-        death.shares["input"] += parts["upstream"]
-        death.margin_before, death.margin_after = stretch.before, stretch.after
-        death.kick, death.lr = stretch.kick, stretch.lr if np.isfinite(stretch.lr) else None
-        above = self._sites_upstream(name)
-        death.cause, part = judge(
-            Evidence(
-                non_finite=non_finite,
-                shares=parts,
-                kick=stretch.kick,
-                steady=stretch.steady,
-                raw_input=not above,
-                raw_moved=self._raw_moved(name, set()),
-                upstream_kick=self._upstream_kick(name, (stretch.first, stretch.last), set()),
-                upstream_dead=self._upstream_dead(above),
-                is_norm=follower.feeder.is_norm,
-            )
-        )
-        if part is not None:
-            parameter = follower.feeder.bias if part == "bias" else follower.feeder.weight
-            death.parameter = self._drift.groups.name(parameter)
-        elif death.cause in ("upstream_death", "input_shift", "learning_rate"):
-            death.origin = next(iter(above), None)
-            death.lr = None  # its own kick is not the one to blame
-
-    def own(self, site: str) -> Own:
-        """Return what feeds a site most directly."""
-        follower, groups = self._drift.followers[site], self._drift.groups
-        layers = [layer for layer in (follower.feeder, follower.inner) if layer is not None]
-        names = [groups.name(p) for layer in layers for p in (layer.weight, layer.bias)]
-        above = self._sites_upstream(site)
-        group = groups.places.get(id(follower.feeder.weight))
-        return Own(tuple(name for name in names if name is not None), group, above[0] if above else None)
-
     def last_firings(self) -> set[int]:
         """Return the steps after which a unit is silent that is not confirmed dead yet."""
         waiting = self.quiet & ~self.lives.dead
         return set(self.lives.last_fired[waiting].tolist())
-
-    def _sites_upstream(self, name: str) -> list[str]:
-        fed_by = self.upstream.get(name, frozenset())
-        sites = (s.site for s in self._window.slots.values())
-        return [s.name for s in sites if s.name != name and s.lineage and s.lineage <= fed_by]
-
-    def _upstream_dead(self, above: list[str]) -> float:
-        """Return the share of units upstream that are silent now."""
-        parts = [self._window.slots[name].units for name in above]
-        units = sum(part.stop - part.start for part in parts)
-        silent = self.quiet | self.lives.dead
-        return sum(int(silent[part].sum()) for part in parts) / units if units else 0.0
-
-    def _upstream_kick(self, name: str, stretch: tuple[int, int], seen: set[str]) -> float:
-        """Return the largest median kick of the sites upstream in the stretch, over any number of layers."""
-        kicks = [0.0]
-        for above in self._sites_upstream(name):
-            if above in seen:
-                continue
-            seen.add(above)
-            kicks.append(self._paths.largest_kick(above, *stretch))
-            kicks.append(self._upstream_kick(above, stretch, seen))
-        return max(kicks)
-
-    def _raw_moved(self, name: str, seen: set[str]) -> bool:
-        """True if the model's input, which the first sites upstream see, moved by half a std z in the stretch."""
-        above = self._sites_upstream(name)
-        if above:
-            fresh = [a for a in above if a not in seen]
-            seen.update(fresh)
-            return any(self._raw_moved(a, seen) for a in fresh)
-        if name not in self._paths:
-            return False
-        std = self._paths.std(name)
-        with np.errstate(over="ignore", invalid="ignore"):
-            moved = np.abs(self._paths.parts(name)[4])[std > 0] / std[std > 0]
-        return bool(len(moved)) and float(np.median(moved)) > 5 * KICK

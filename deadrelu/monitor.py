@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -25,9 +26,13 @@ from .report import Coverage, Report
 from .sites import Site
 from .snapshots import FIRST, Snapshots
 from .status import training_confidence, training_report
+from .summaries import Summary
 from .taps import Taps
 from .tracing import Layout, unwrapped
 from .windows import Window
+
+if TYPE_CHECKING:
+    from .record.writer import RecordWriter
 
 log = logging.getLogger("deadrelu")
 
@@ -52,6 +57,8 @@ class Monitor:
     Args:
         model: the model, wrapped or not.
         optimizer: the optimizer or optimizers that train it.
+        log_dir: a folder for the record of the run, which TensorBoard and `deadrelu report` read.
+        writer: the SummaryWriter of the training, for the record to go into instead. Without either none is written.
         every: observe every that many steps; deaths are dated that coarsely.
         window: steps between two looks at what was observed.
         on_event: called with each `Event` as it is found.
@@ -66,6 +73,7 @@ class Monitor:
 
     Raises:
         ModelError: the model is no module, or is TorchScript.
+        InputError: the record cannot be written there.
     """
 
     def __init__(
@@ -73,6 +81,8 @@ class Monitor:
         model: nn.Module,
         optimizer: Optimizer | Iterable[Optimizer] | None = None,
         *,
+        log_dir: str | os.PathLike[str] | None = None,
+        writer: Any = None,
         every: int = 1,
         window: int = 50,
         on_event: Callable[[Event], Any] | None = None,
@@ -88,6 +98,7 @@ class Monitor:
             raise ModelError(f"model is a {type(model).__name__}; expected a torch.nn.Module that runs in Python")
         if every < 1 or window < 2:
             raise ModelError(f"every is {every} and window is {window}; expected at least 1 and 2")
+        self._record = None if log_dir is None and writer is None else _recorder(log_dir, writer)
         inner = unwrapped(model)
         self.attached = True
         self.steps = 0
@@ -99,7 +110,7 @@ class Monitor:
         self._chronicle = Chronicle(self._window, self._drift, every)
         self._samples = self._batch = 0
         self.observing = self.thorough = False
-        self._open = self._updated = self._warned = False
+        self._open = self._updated = self._early = self._warned = False
         self._gradients: list[Any] = []
         patterns = {"include": include, "exclude": exclude}
         self._snapshots = Snapshots(inner, self._drift.groups.places, snapshot_memory if every == 1 else 0)
@@ -126,6 +137,11 @@ class Monitor:
     def dead_fraction(self) -> float | None:
         """Units that are dead now / units of kinds that can die; None before the first window."""
         return self._chronicle.dead_fraction()
+
+    @property
+    def last_window(self) -> Summary | None:
+        """What the last window tells of every site, None before the first."""
+        return self._chronicle.summary(self._snapshots.newest)
 
     def report(self) -> Report:
         """Return what was found so far, as a `Report` in mode `training`."""
@@ -214,8 +230,8 @@ class Monitor:
                     self._drift.arm(rows)
             if self._snapshots.refused is None:
                 self._snapshots.begin_forward(module, args, kwargs, self.thorough or self.steps < FIRST)
-                if not self._optimizers:
-                    self._snapshots.before_update(self.steps, {}, self.thorough)
+                if self._early or not self._optimizers:
+                    self._snapshots.before_update(self.steps, self._drift.groups.present(), self.thorough)
         self._batch = 1 if rows is None else rows
 
     @property
@@ -226,7 +242,7 @@ class Monitor:
         """A traced forward pass met a site."""
         self._drift.follow(site, layout, nearest, self.thorough)
         upstream = frozenset().union(*(self._taps.scout.upstream.get(p, frozenset()) for p in site.producers))
-        self._chronicle.upstream.setdefault(site.name, upstream)
+        self._chronicle.coroner.upstream.setdefault(site.name, upstream)
 
     def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
         """A layer ran in a traced forward pass."""
@@ -275,6 +291,8 @@ class Monitor:
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._open:
             self._snapshots.before_update(self.steps, self._drift.groups.present(), self.thorough)
+        else:  # the forward pass comes in the closure that the optimizer was given
+            self._early = True
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._taps.recover()
@@ -303,7 +321,7 @@ class Monitor:
             self._window.end_step()
         self._taps.waiting_for_gradients = self.thorough = self.observing = False
         self.steps += 1
-        self._open = self._updated = False
+        self._open = self._updated = self._early = False
         if self.steps % self._length == 0:
             self._look()
 
@@ -318,14 +336,32 @@ class Monitor:
     def _look(self) -> None:
         if not len(self._window):
             return
-        for event in self._chronicle.look(self._explain):
+        events = self._chronicle.look(self._explain)
+        if self._record is not None:
+            self._write()
+        for event in events:
             log.warning("%s", str(event))  # now, so that nothing can go wrong inside of a handler
             if self._on_event is not None:
                 self._on_event(event)
         self._maybe_stop()
 
+    def _write(self, *, end: bool = False) -> None:
+        """Write the window to the record, or the end of it. A disk that fails ends the record, not the monitor."""
+        assert self._record is not None
+        try:
+            summary = self.last_window
+            if end:
+                self._record.finish(self.report())
+            elif summary is not None:
+                self._record.write(summary, self._samples)
+        except Exception as error:
+            self._record = None
+            if self.strict:
+                raise
+            self._warn(f"the record cannot be written any more, training goes on: {type(error).__name__}: {error}")
+
     def _explain(self, died: list[Death]) -> None:
-        self._replays.explain(died, self.steps, self._chronicle.own)
+        self._replays.explain(died, self.steps, self._chronicle.coroner.own)
         self._snapshots.want(self._chronicle.last_firings())
 
     def _look_now(self) -> None:
@@ -351,6 +387,8 @@ class Monitor:
             self._end_step()
         self._stop_when = None
         self._look()
+        if self._record is not None:
+            self._write(end=True)
 
     # -- safety --------------------------------------------------------------------------------------------------
 
@@ -377,9 +415,19 @@ class Monitor:
             handle.remove()
         self._hooks, self._gradients = [], []
         self._drift.disarm()
+        if self._record is not None:
+            record, self._record = self._record, None
+            record.close()
         self._snapshots.close()
         self._replays.close()
         self._taps.detach()
+
+
+def _recorder(log_dir: str | os.PathLike[str] | None, writer: Any) -> RecordWriter:
+    """Return the writer of a record; what it is written with is loaded now, and not for those who write none."""
+    from .record.writer import RecordWriter
+
+    return RecordWriter(log_dir, writer)
 
 
 def _observable(model: Any) -> bool:

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 FIRST = 100
@@ -59,6 +61,7 @@ class Update:
         rates: learning rate by (optimizer, group).
         versions: of the parameters right after it, to know that nothing else has moved them since.
         size: bytes that it added to what is held, its later batches among them.
+        places: where each parameter stands in the lists, by its id.
         scaled: the parameters whose learning rate is to be lowered: those whose rate had risen, if any had.
     """
 
@@ -70,6 +73,21 @@ class Update:
     versions: list[int] = field(default_factory=list)
     scaled: list[bool] = field(default_factory=list)
     size: int = 0
+    places: dict[int, int] = field(default_factory=dict)
+
+    def ratio(self, weight: torch.Tensor) -> NDArray[np.float64] | None:
+        """Return |W' - W| / |W| of each unit (the first axis) of a parameter, (units,); None if it is not among them.
+
+        NaN where W is zero.
+        """
+        at = self.places.get(id(weight))
+        if at is None:
+            return None
+        before, after = self.before[at].double().flatten(1), self.after[at].double().flatten(1)
+        lengths = torch.stack(((after - before).norm(dim=1), before.norm(dim=1))).cpu().numpy()
+        ratio = np.full_like(lengths[0], np.nan)
+        np.divide(lengths[0], lengths[1], out=ratio, where=lengths[1] > 0)
+        return ratio
 
 
 class Snapshots:
@@ -86,6 +104,7 @@ class Snapshots:
         self.refused: str | None = None
         self._parameters = list(model.parameters())
         self._groups = groups
+        self._places = {id(parameter): i for i, parameter in enumerate(self._parameters)}
         self._paths = {module: path for path, module in model.named_modules(remove_duplicate=True)}
         self._memory = memory
         self._usual: dict[Key, float] = {}
@@ -131,11 +150,12 @@ class Snapshots:
             usual = self._usual.get(key, rate)
             self._usual[key] = usual + CALM * (rate - usual)
         if captured or step < FIRST or 0 < self._risen <= PATIENCE:
-            last = next(reversed(self.updates.values()), None)
+            last = self.newest
             same = last is not None and last.step == step - 1
             same = same and last is not None and last.versions == [p._version for p in self._parameters]
             before = last.after if same and last is not None else _clones(self._parameters)
             self._open = Update(step, before, batches=[self._copy_inputs()], rates=dict(rates))
+            self._open.places = self._places
             self._open.scaled = [not risen or self._groups.get(id(p)) in risen for p in self._parameters]
 
     def after_update(self) -> None:
@@ -167,6 +187,11 @@ class Snapshots:
         self._parameters.clear()
         self._paths.clear()
         self._open = self._batch = self._inputs = None
+
+    @property
+    def newest(self) -> Update | None:
+        """The last update that was kept."""
+        return next(reversed(self.updates.values()), None)
 
     def _trim(self) -> None:
         while len(self.updates) > MOST or (len(self.updates) > 1 and self._held > self._memory):

@@ -152,7 +152,7 @@ def test_whatever_fails_training_goes_on() -> None:
         if not same:
             wrong.append(f"{name}: training differs")
         # an op that cannot be traced is "unknown" to the tracer: no failure
-        if len(said) > 1 or (not said and ".tracing." not in name):
+        if len(said) > 1 or (not said and ".tracing." not in name and ".producers." not in name):
             wrong.append(f"{name}: said {[str(w.message) for w in said]}")
     assert wrong == []
 

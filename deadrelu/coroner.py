@@ -1,0 +1,110 @@
+"""Coroner: what killed a unit, judged by its trajectory and by what happened upstream."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .causes import KICK, Evidence, judge
+from .deaths import PARTS, Death
+from .drift import Drift
+from .feeders import Own
+from .trajectories import Trajectories
+from .windows import Window
+
+
+class Coroner:
+    """Explains deaths.
+
+    Attributes:
+        upstream: per site, the layers whose output reaches it.
+    """
+
+    def __init__(self, window: Window, drift: Drift, paths: Trajectories) -> None:
+        self.upstream: dict[str, frozenset[str]] = {}
+        self._window = window
+        self._drift = drift
+        self._paths = paths
+
+    def explain(self, death: Death, silent: NDArray[np.bool_]) -> None:
+        """Add what killed a unit, as far as it was followed; `silent` tells of all units which are, (units,)."""
+        name = death.site
+        follower = self._drift.followers.get(name)
+        after = death.max_z_after
+        non_finite = after is not None and not np.isfinite(after)
+        stretch = None
+        if name in self._paths and death.last_fired is not None:
+            stretch = self._paths.stretch(name, death.unit, death.last_fired)
+        if stretch is None or follower is None:
+            death.cause, _ = judge(Evidence(born_dead=death.born_dead, non_finite=non_finite))
+            return
+        parts = dict(zip(("weight", "decay", "bias", "upstream", "input"), map(float, stretch.parts), strict=True))
+        death.shares = {name: parts[name] for name in PARTS}
+        death.shares["input"] += parts["upstream"]
+        death.margin_before, death.margin_after = stretch.before, stretch.after
+        death.kick, death.lr = stretch.kick, stretch.lr if np.isfinite(stretch.lr) else None
+        above = self._sites_upstream(name)
+        death.cause, part = judge(
+            Evidence(
+                non_finite=non_finite,
+                shares=parts,
+                kick=stretch.kick,
+                steady=stretch.steady,
+                raw_input=not above,
+                raw_moved=self._raw_moved(name, set()),
+                upstream_kick=self._upstream_kick(name, (stretch.first, stretch.last), set()),
+                upstream_dead=self._upstream_dead(above, silent),
+                is_norm=follower.feeder.is_norm,
+            )
+        )
+        if part is not None:
+            parameter = follower.feeder.bias if part == "bias" else follower.feeder.weight
+            death.parameter = self._drift.groups.name(parameter)
+        elif death.cause in ("upstream_death", "input_shift", "learning_rate"):
+            death.origin = next(iter(above), None)
+            death.lr = None  # its own kick is not the one to blame
+
+    def own(self, site: str) -> Own:
+        """Return what feeds a site most directly."""
+        follower, groups = self._drift.followers[site], self._drift.groups
+        layers = [layer for layer in (follower.feeder, follower.inner) if layer is not None]
+        names = [groups.name(p) for layer in layers for p in (layer.weight, layer.bias)]
+        above = self._sites_upstream(site)
+        group = groups.places.get(id(follower.feeder.weight))
+        return Own(tuple(name for name in names if name is not None), group, above[0] if above else None)
+
+    def _sites_upstream(self, name: str) -> list[str]:
+        fed_by = self.upstream.get(name, frozenset())
+        sites = (s.site for s in self._window.slots.values())
+        return [s.name for s in sites if s.name != name and s.lineage and s.lineage <= fed_by]
+
+    def _upstream_dead(self, above: list[str], silent: NDArray[np.bool_]) -> float:
+        """Return the share of units upstream that are silent."""
+        parts = [self._window.slots[name].units for name in above]
+        units = sum(part.stop - part.start for part in parts)
+        return sum(int(silent[part].sum()) for part in parts) / units if units else 0.0
+
+    def _upstream_kick(self, name: str, stretch: tuple[int, int], seen: set[str]) -> float:
+        """Return the largest median kick of the sites upstream in the stretch, over any number of layers."""
+        kicks = [0.0]
+        for above in self._sites_upstream(name):
+            if above in seen:
+                continue
+            seen.add(above)
+            kicks.append(self._paths.largest_kick(above, *stretch))
+            kicks.append(self._upstream_kick(above, stretch, seen))
+        return max(kicks)
+
+    def _raw_moved(self, name: str, seen: set[str]) -> bool:
+        """True if the model's input, which the first sites upstream see, moved by half a std z in the stretch."""
+        above = self._sites_upstream(name)
+        if above:
+            fresh = [a for a in above if a not in seen]
+            seen.update(fresh)
+            return any(self._raw_moved(a, seen) for a in fresh)
+        if name not in self._paths:
+            return False
+        std = self._paths.std(name)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = np.abs(self._paths.parts(name)[4])[std > 0] / std[std > 0]
+        return bool(len(moved)) and float(np.median(moved)) > 5 * KICK
