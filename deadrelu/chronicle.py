@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 class Chronicle:
     """What became of every unit. Memory is O(units + deaths)."""
 
-    def __init__(self, window: Window, drift: Drift, resolution: int) -> None:
+    def __init__(self, window: Window, drift: Drift, fed_by: Mapping[str, frozenset[str]], resolution: int) -> None:
         self.deaths: list[Death] = []
         self.events: list[Event] = []
         self.lives = Lifetimes()
@@ -40,9 +40,8 @@ class Chronicle:
         self._drift = drift
         self._resolution = resolution
         self._paths = Trajectories()
-        self.coroner = Coroner(window, drift, self._paths)
+        self.coroner = Coroner(window, drift, self._paths, fed_by)
         self._risks = Risks(window, drift, self._paths)
-        self._rates: dict[int, dict[str, tuple[float, float]]] = {}
         self._top: Array = np.empty(0)  # largest z at the last step with a firing
         self._next: Array = np.empty(0)  # largest z at the step after it
         self._fed: dict[str, tuple[NDArray[np.int64], int]] = {}  # samples that fired, samples, of the whole run
@@ -69,12 +68,6 @@ class Chronicle:
         self._resumed = {name: {k: v.numpy() for k, v in held.items()} for name, held in state["sites"].items()}
         self.deaths[:] = [Death(**death) for death in state["deaths"]]
         self.events[:] = [Event.from_dict(event) for event in state["events"]]
-
-    def note_rates(self, step: int) -> None:
-        """Remember the learning rates at a captured update."""
-        followers = self._drift.followers
-        self._rates[step] = {name: self._drift.groups.peak(f.feeder.weight) for name, f in followers.items()}
-        self._drift.groups.next_peak()
 
     def samples(self, slot: Slot) -> int:
         """Return the samples that a site saw in the run."""
@@ -210,9 +203,9 @@ class Chronicle:
             ends = np.searchsorted(observed.steps, found.steps, side="right")
             here = observed.fired[:, self._window.slots[name].units]
             fired[name] = [np.asarray(here[a:b].any(0)) for a, b in pairwise([0, *ends])]
-        rates = {name: [self._rates[step][name] for step in found.steps] for name, found in captures.items()}
+        rates = {name: [self._drift.rates[step][name] for step in found.steps] for name, found in captures.items()}
         self._paths.follow(captures, fired, rates)
-        self._rates.clear()
+        self._drift.rates.clear()
 
     # -- turns -----------------------------------------------------------------------------------------------------
 

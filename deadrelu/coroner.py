@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +18,13 @@ from .windows import Window
 class Coroner:
     """Explains deaths.
 
-    Attributes:
-        upstream: per site, the layers whose output reaches it.
+    Args:
+        window, drift, paths: what was seen.
+        fed_by: per layer, the layers whose output reaches it.
     """
 
-    def __init__(self, window: Window, drift: Drift, paths: Trajectories) -> None:
-        self.upstream: dict[str, frozenset[str]] = {}
+    def __init__(self, window: Window, drift: Drift, paths: Trajectories, fed_by: Mapping[str, frozenset[str]]) -> None:
+        self._fed_by = fed_by
         self._window = window
         self._drift = drift
         self._paths = paths
@@ -74,7 +77,8 @@ class Coroner:
         return Own(tuple(name for name in names if name is not None), group, above[0] if above else None)
 
     def _sites_upstream(self, name: str) -> list[str]:
-        fed_by = self.upstream.get(name, frozenset())
+        producers = self._window.slots[name].site.producers
+        fed_by = frozenset().union(*(self._fed_by.get(producer, frozenset()) for producer in producers))
         sites = (s.site for s in self._window.slots.values())
         return [s.name for s in sites if s.name != name and s.lineage and s.lineage <= fed_by]
 

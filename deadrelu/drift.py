@@ -60,6 +60,7 @@ class Drift:
     def __init__(self, model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
         self.followers: dict[str, Follower] = {}
         self.groups = Groups(model, optimizers)
+        self.rates: dict[int, dict[str, tuple[float, float]]] = {}
         self.armed = False
         self._modules = {path: module for module, path in tracing.module_paths(model).items()}
         self._generator = torch.Generator().manual_seed(0)
@@ -197,6 +198,11 @@ class Drift:
             f.window.append(now)
             f.forget()
             self.groups.reset(f.feeder.weight)
+
+    def note_rates(self, step: int) -> None:
+        """Remember the learning rates at a captured update."""
+        self.rates[step] = {name: self.groups.peak(f.feeder.weight) for name, f in self.followers.items()}
+        self.groups.next_peak()
 
     def close(self) -> dict[str, Captures]:
         """Return the captures since the last call, on the host."""

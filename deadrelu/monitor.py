@@ -19,16 +19,14 @@ from .deaths import Death, Event
 from .drift import Drift
 from .errors import DeadReluWarning, ModelError, TrainingStopped
 from .guards import Guarded
-from .kernels import Plan, engaged_count
-from .kinds import Kind
 from .replays import Replays
 from .report import Coverage, Report
-from .sites import Site
-from .snapshots import FIRST, Snapshots
+from .snapshots import Snapshots
 from .status import training_confidence, training_report
+from .stepper import Stepper
 from .summaries import Summary
 from .taps import Taps
-from .tracing import Layout, unwrapped
+from .tracing import unwrapped
 from .windows import Window
 
 if TYPE_CHECKING:
@@ -101,27 +99,31 @@ class Monitor:
         self._record = None if log_dir is None and writer is None else _recorder(log_dir, writer)
         inner = unwrapped(model)
         self.attached = True
-        self.steps = 0
-        self._optimizers = _listed(optimizer)
-        self._every, self._length = every, window
-        self._on_event, self._stop_when, self.strict = on_event, stop_when, strict
-        self._window = Window(-(-window // every))
-        self._drift = Drift(inner, self._optimizers)
-        self._chronicle = Chronicle(self._window, self._drift, every)
-        self._samples = self._batch = 0
-        self.observing = self.thorough = False
-        self._open = self._updated = self._early = self._warned = False
-        self._gradients: list[Any] = []
+        self.strict = strict
+        self._on_event, self._stop_when = on_event, stop_when
+        self._warned = False
+        optimizers = _listed(optimizer)
+        length, held, drift = window, Window(-(-window // every)), Drift(inner, optimizers)
         patterns = {"include": include, "exclude": exclude}
-        self._snapshots = Snapshots(inner, self._drift.groups.places, snapshot_memory if every == 1 else 0)
+        self._snapshots = Snapshots(inner, drift.groups.places, snapshot_memory if every == 1 else 0)
+        self._stepper = Stepper(
+            held, drift, self._snapshots, optimizers, every=every, length=length, guard=self._guarded, full=self._look
+        )
+        self._taps = Taps(inner, self._stepper, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
+        self._window, self._drift = held, drift
+        self._chronicle = Chronicle(held, drift, self._taps.scout.upstream, every)
         self._replays = Replays(inner, self._snapshots, batch_dim=batch_dim, **patterns)
-        self._taps = Taps(inner, self, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
-        self._hooks = [o.register_step_post_hook(self._guarded(self._after_update)) for o in self._optimizers]
+        self._hooks = [o.register_step_post_hook(self._guarded(self._after_update)) for o in optimizers]
         if self._snapshots.refused is None:
-            self._hooks += [o.register_step_pre_hook(self._guarded(self._before_update)) for o in self._optimizers]
+            self._hooks += [o.register_step_pre_hook(self._guarded(self._before_update)) for o in optimizers]
         self._taps.attach()
 
     # -- what a user asks ----------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """Steps that have ended."""
+        return self._stepper.number
 
     @property
     def deaths(self) -> list[Death]:
@@ -162,7 +164,7 @@ class Monitor:
         return Report(
             mode="training",
             evidence="statistical",
-            samples=self._samples,
+            samples=self._stepper.samples,
             sites=sites,
             coverage=Coverage(
                 sites=len(sites),
@@ -178,7 +180,7 @@ class Monitor:
 
     def step(self) -> None:
         """End a step; only for training without an optimizer that the monitor knows."""
-        self._guarded(self._end_update)()
+        self._guarded(self._step)()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to continue this record, as tensors and plain values.
@@ -186,7 +188,7 @@ class Monitor:
         What moved the margins is not kept: the causes of deaths that were under way begin anew.
         """
         self._look_now()
-        return {"steps": self.steps, "samples": self._samples, **self._chronicle.state_dict()}
+        return {"steps": self.steps, "samples": self._stepper.samples, **self._chronicle.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the record that `state_dict` told of. Call it before the first step.
@@ -194,9 +196,9 @@ class Monitor:
         Raises:
             ModelError: steps were seen already.
         """
-        if self.steps or self._open:
+        if self.steps or self._stepper.open:
             raise ModelError(f"{self.steps} steps were seen already; load the state of a monitor before its first step")
-        self.steps, self._samples = int(state["steps"]), int(state["samples"])
+        self._stepper.number, self._stepper.samples = int(state["steps"]), int(state["samples"])
         self._chronicle.load_state_dict(state)
 
     def close(self) -> None:
@@ -213,117 +215,23 @@ class Monitor:
     ) -> None:
         self.close()
 
-    # -- what the taps tell --------------------------------------------------------------------------------------
-
-    def begin_forward(self, rows: int | None, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward pass of this outermost module that counts begins."""
-        if self._updated:
-            self._end_step()
-        if not self._open:
-            self._open = True
-            self.observing = self.steps % self._every == 0
-            if self.observing:
-                self.thorough = len(self._window) % self._stride == 0
-                self._window.begin_step(self.steps)
-                self._taps.waiting_for_gradients = self.thorough
-                if self.thorough:
-                    self._drift.arm(rows)
-            if self._snapshots.refused is None:
-                self._snapshots.begin_forward(module, args, kwargs, self.thorough or self.steps < FIRST)
-                if self._early or not self._optimizers:
-                    self._snapshots.before_update(self.steps, self._drift.groups.present(), self.thorough)
-        self._batch = 1 if rows is None else rows
-
-    @property
-    def _stride(self) -> int:
-        return max(1, -(-self._length // self._every) // 5)
-
-    def found(self, site: Site, layout: Layout, nearest: str | None) -> None:
-        """A traced forward pass met a site."""
-        self._drift.follow(site, layout, nearest, self.thorough)
-        upstream = frozenset().union(*(self._taps.scout.upstream.get(p, frozenset()) for p in site.producers))
-        self._chronicle.coroner.upstream.setdefault(site.name, upstream)
-
-    def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
-        """A layer ran in a traced forward pass."""
-        if self.thorough:
-            self._drift.remember(path, module, x, out)
-
-    def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
-        """An activation is about to run on z."""
-        if not self.observing:
-            return
-        plain = z.detach()
-        slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
-        self._window.observe(slot, kind, plain, plan)
-        if self.thorough:
-            counts = engaged_count(plain, kind, plan)
-            slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan)
-            self._drift.take(site, plain, counts.sum(0), len(counts) * plan.position_count, self.steps)
-            self._measure_gradient(site, z, plan)
-
-    def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
-        """A checkpointed block runs again in backward: its gradients are measured there."""
-        self._measure_gradient(site, z, plan)
-
-    def _measure_gradient(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
-        if z.requires_grad and site.name in self._window.slots:
-            counter = self._window.slots[site.name].counter
-            note = self._guarded(lambda g: counter.observe_gradient(g, plan, quick=True))
-            # A hook that returns None leaves the gradient as it is.
-            self._gradients.append(z.register_hook(note))  # type: ignore[no-untyped-call]
-
-    def end_forward(self, suspect: Iterable[Site]) -> None:
-        """A forward pass that counts has ended."""
-        ran = self._window.end_forward() if self.observing else ()
-        if ran or not self.observing:  # a metric beside the model is a module, too
-            self._samples += self._batch
-        for site in suspect:
-            if site.name in self._window.slots and self.observing:
-                self._window.distrust(self._window.slots[site.name])
-        if self.thorough:
-            for slot in ran:
-                slot.counter.end_forward()
-            self._drift.disarm()
-
     # -- steps and windows ---------------------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._open:
-            self._snapshots.before_update(self.steps, self._drift.groups.present(), self.thorough)
-        else:  # the forward pass comes in the closure that the optimizer was given
-            self._early = True
+        self._stepper.before_update()
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._updated()
+        self._stepper.after_update(optimizer)
+
+    def _step(self) -> None:
+        self._updated()
+        self._stepper.end_update()
+
+    def _updated(self) -> None:
         self._taps.recover()
-        self._drift.groups.after_update(optimizer, wait=self.thorough)
-        self._end_update()
-
-    def _end_update(self) -> None:
-        if not self._open:
-            if not self._updated:
-                self._nothing_seen()
-            return
-        self._updated = True
-        # With several optimizers the next forward pass tells that the last of them is through.
-        if len(self._optimizers) < 2:
-            self._end_step()
-
-    def _end_step(self) -> None:
-        self._snapshots.after_update()
-        if self.observing:
-            if self.thorough:
-                self._drift.after_update()
-                self._chronicle.note_rates(self.steps)
-                for handle in self._gradients:
-                    handle.remove()
-                self._gradients.clear()
-            self._window.end_step()
-        self._taps.waiting_for_gradients = self.thorough = self.observing = False
-        self.steps += 1
-        self._open = self._updated = self._early = False
-        if self.steps % self._length == 0:
-            self._look()
+        if not self._stepper.open:
+            self._nothing_seen()
 
     def _nothing_seen(self) -> None:
         if not self._warned:
@@ -353,7 +261,7 @@ class Monitor:
             if end:
                 self._record.finish(self.report())
             elif summary is not None:
-                self._record.write(summary, self._samples)
+                self._record.write(summary, self._stepper.samples)
         except Exception as error:
             self._record = None
             if self.strict:
@@ -366,7 +274,7 @@ class Monitor:
 
     def _look_now(self) -> None:
         """Look before the window is full; not between two micro-batches, whose step is not over."""
-        if not self._open:
+        if not self._stepper.open:
             stop_when, self._stop_when = self._stop_when, None
             self._guarded(self._look)()
             self._stop_when = stop_when
@@ -383,8 +291,8 @@ class Monitor:
                 )
 
     def _finish(self) -> None:
-        if self._updated:
-            self._end_step()
+        if self._stepper.updated:
+            self._stepper.end_step()
         self._stop_when = None
         self._look()
         if self._record is not None:
@@ -411,9 +319,10 @@ class Monitor:
     def detach(self) -> None:
         """Remove every hook, now or when the forward pass under way ends."""
         self.attached = False
-        for handle in (*self._hooks, *self._gradients):
+        for handle in self._hooks:
             handle.remove()
-        self._hooks, self._gradients = [], []
+        self._hooks = []
+        self._stepper.let_go()
         self._drift.disarm()
         if self._record is not None:
             record, self._record = self._record, None

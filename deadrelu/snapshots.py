@@ -85,7 +85,7 @@ class Update:
             return None
         before, after = self.before[at].double().flatten(1), self.after[at].double().flatten(1)
         lengths = torch.stack(((after - before).norm(dim=1), before.norm(dim=1))).cpu().numpy()
-        ratio = np.full_like(lengths[0], np.nan)
+        ratio: NDArray[np.float64] = np.full(len(before), np.nan)
         np.divide(lengths[0], lengths[1], out=ratio, where=lengths[1] > 0)
         return ratio
 

@@ -24,7 +24,7 @@ class Sink(Protocol):
 
     Attributes:
         observing: this step is observed.
-        thorough: the forward pass that begins is checked call by call.
+        thorough: this step is looked at closely: its calls are checked, and blocks that run again in backward told of.
     """
 
     observing: bool

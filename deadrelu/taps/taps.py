@@ -28,7 +28,6 @@ class Taps(TorchFunctionMode):
         scout: traces the forward passes that are not known yet.
         closing: to be detached when the forward pass that runs has ended.
         forwards: forward passes counted.
-        waiting_for_gradients: checkpointed blocks that run again in backward are to be told of.
     """
 
     def __init__(
@@ -38,7 +37,6 @@ class Taps(TorchFunctionMode):
         self.scout = Scout(model, sink, guard, **patterns)
         self.closing = False
         self.forwards = 0
-        self.waiting_for_gradients = False
         self._gone = False
         self._model = model
         self._sink = sink
@@ -148,10 +146,10 @@ class Taps(TorchFunctionMode):
 
     def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         """Return the number of samples that the inputs hold, None if no tensor among them has a batch axis."""
-        for tensor in args if args and isinstance(args[0], torch.Tensor) else _tensors((*args, *kwargs.values())):
-            if isinstance(tensor, torch.Tensor) and tensor.ndim > self._batch_dim:
+        for tensor in _tensors((*args, *kwargs.values())):
+            if tensor.ndim > self._batch_dim:
                 return int(tensor.shape[self._batch_dim])
-        return next((int(t.shape[self._batch_dim]) for t in _tensors(kwargs.values()) if t.ndim > self._batch_dim), None)
+        return None
 
     def _changed(self) -> bool:
         """True if a module was replaced, added or removed."""
@@ -271,7 +269,7 @@ class Taps(TorchFunctionMode):
 
     def _tap(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """An activation module is about to run."""
-        if self._live or self.waiting_for_gradients:
+        if self._live or self._sink.thorough:
             z = args[0] if args else None
             if not isinstance(z, torch.Tensor):
                 z = next(iter(_tensors((*args, *kwargs.values()))), None)
@@ -280,7 +278,7 @@ class Taps(TorchFunctionMode):
 
     def _made(self, module: nn.Module, args: Any, out: Any) -> None:
         """A layer whose output is a pre-activation has run."""
-        if (self._live or self.waiting_for_gradients) and isinstance(out, torch.Tensor):
+        if (self._live or self._sink.thorough) and isinstance(out, torch.Tensor):
             place = Output(module)
             if self._table is not None and place in self._table.taps:
                 self._hand_over(place, out)
@@ -322,7 +320,7 @@ class Taps(TorchFunctionMode):
 
     def _meet(self, place: Place, z: torch.Tensor) -> None:
         if in_backward():
-            if self.waiting_for_gradients:
+            if self._sink.thorough:
                 self._replay(place, z)
             return
         if not self._live or self._table is None:

@@ -1,0 +1,177 @@
+"""Stepper: the steps of a training, as its forward passes and its updates tell of them.
+
+Step t is the forward passes since update t - 1, and then update t. What is seen of a step goes into the window, and on
+the captured steps of a window also what is dearer: counts, gradients, reference rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from .drift import Drift
+from .kernels import Plan, engaged_count
+from .kinds import Kind
+from .sites import Site
+from .snapshots import FIRST, Snapshots
+from .tracing import Layout
+from .windows import Window
+
+CAPTURES = 5
+"""Captured steps of a window."""
+
+
+class Stepper:
+    """Takes in what taps and optimizers tell.
+
+    Args:
+        window, drift, snapshots: where it goes.
+        optimizers: what updates the parameters; without any, `end_update` is called by the user.
+        every, length: observe every that many steps; steps of a window.
+        guard: wraps what goes into hooks.
+        full: called when a window is full.
+
+    Attributes:
+        number: the step that is under way, and so the number of steps that have ended.
+        samples: samples seen.
+        open: a forward pass of this step was seen.
+        observing: this step is observed.
+        thorough: this step is captured.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        drift: Drift,
+        snapshots: Snapshots,
+        optimizers: list[Optimizer],
+        *,
+        every: int,
+        length: int,
+        guard: Callable[[Callable[..., Any]], Callable[..., Any]],
+        full: Callable[[], None],
+    ) -> None:
+        self.number = self.samples = 0
+        self.open = self.updated = self.observing = self.thorough = False
+        self._window, self._drift, self._snapshots = window, drift, snapshots
+        self._optimizers = optimizers
+        self._every, self._length = every, length
+        self._stride = max(1, -(-length // every) // CAPTURES)
+        self._guard, self._full = guard, full
+        self._early = False
+        self._batch = 0
+        self._gradients: list[Any] = []
+
+    # -- what the taps tell --------------------------------------------------------------------------------------
+
+    def begin_forward(self, rows: int | None, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward pass of this outermost module that counts begins."""
+        if self.updated:
+            self.end_step()
+        if not self.open:
+            self.open = True
+            self.observing = self.number % self._every == 0
+            if self.observing:
+                self.thorough = len(self._window) % self._stride == 0
+                self._window.begin_step(self.number)
+                if self.thorough:
+                    self._drift.arm(rows)
+            if self._snapshots.refused is None:
+                self._snapshots.begin_forward(module, args, kwargs, self.thorough or self.number < FIRST)
+                if self._early or not self._optimizers:
+                    self._snapshots.before_update(self.number, self._drift.groups.present(), self.thorough)
+        self._batch = 1 if rows is None else rows
+
+    def found(self, site: Site, layout: Layout, nearest: str | None) -> None:
+        """A traced forward pass met a site."""
+        self._drift.follow(site, layout, nearest, self.thorough)
+
+    def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
+        """A layer ran in a traced forward pass."""
+        if self.thorough:
+            self._drift.remember(path, module, x, out)
+
+    def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
+        """An activation is about to run on z."""
+        if not self.observing:
+            return
+        plain = z.detach()
+        slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
+        self._window.observe(slot, kind, plain, plan)
+        if self.thorough:
+            counts = engaged_count(plain, kind, plan)
+            slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan)
+            self._drift.take(site, plain, counts.sum(0), len(counts) * plan.position_count, self.number)
+            self._measure_gradient(site, z, plan)
+
+    def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
+        """A checkpointed block runs again in backward: its gradients are measured there."""
+        self._measure_gradient(site, z, plan)
+
+    def _measure_gradient(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
+        if z.requires_grad and site.name in self._window.slots:
+            counter = self._window.slots[site.name].counter
+            note = self._guard(lambda g: counter.observe_gradient(g, plan, quick=True))
+            # A hook that returns None leaves the gradient as it is.
+            self._gradients.append(z.register_hook(note))  # type: ignore[no-untyped-call]
+
+    def end_forward(self, suspect: Iterable[Site]) -> None:
+        """A forward pass that counts has ended."""
+        ran = self._window.end_forward() if self.observing else ()
+        if ran or not self.observing:  # a metric beside the model is a module, too
+            self.samples += self._batch
+        for site in suspect:
+            if site.name in self._window.slots and self.observing:
+                self._window.distrust(self._window.slots[site.name])
+        if self.thorough:
+            for slot in ran:
+                slot.counter.end_forward()
+            self._drift.disarm()
+
+    # -- updates -------------------------------------------------------------------------------------------------
+
+    def before_update(self) -> None:
+        """An optimizer is about to update the parameters."""
+        if self.open:
+            self._snapshots.before_update(self.number, self._drift.groups.present(), self.thorough)
+        else:  # the forward pass comes in the closure that the optimizer was given
+            self._early = True
+
+    def after_update(self, optimizer: Optimizer) -> None:
+        """An optimizer has updated its parameters."""
+        self._drift.groups.after_update(optimizer, wait=self.thorough)
+        self.end_update()
+
+    def end_update(self) -> None:
+        """The parameters were updated; the step ends, or, with several optimizers, when the next forward begins."""
+        if not self.open:
+            return
+        self.updated = True
+        # With several optimizers the next forward pass tells that the last of them is through.
+        if len(self._optimizers) < 2:
+            self.end_step()
+
+    def end_step(self) -> None:
+        """End the step that is under way."""
+        self._snapshots.after_update()
+        if self.observing:
+            if self.thorough:
+                self._drift.after_update()
+                self._drift.note_rates(self.number)
+                self.let_go()
+            self._window.end_step()
+        self.thorough = self.observing = False
+        self.number += 1
+        self.open = self.updated = self._early = False
+        if self.number % self._length == 0:
+            self._full()
+
+    def let_go(self) -> None:
+        """Take the hooks of this step back."""
+        for handle in self._gradients:
+            handle.remove()
+        self._gradients = []
