@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
+from ..checkpoint import read_saved
 from ..errors import DataError, InputError
 from .checked import CheckedDataset, CheckedIterable, CheckedSized, CheckedStream, conform, to_tensor
 from .images import ImageFolder
 from .imports import call_object, import_object, is_reference
-from .weights import read_weights
 
 _EXPECTED = (
     "expected a file .npy/.npz/.pt/.safetensors, a folder of images, pkg.mod:callable, or random:SAMPLES,SHAPE "
@@ -59,7 +59,7 @@ def open_source(spec: str, dtype: torch.dtype) -> Source:
     Raises:
         InputError: `spec` is of no known form, or its object cannot be imported.
         DataError: it cannot be read, is empty, or holds NaN or inf.
-        CheckpointError: a `.pt` file is damaged or not safe to read.
+        CheckpointError: a `.pt` or `.safetensors` file is damaged or not safe to read.
     """
     if spec == "random" or spec.startswith("random:"):
         return Source(_random(spec, dtype), note=_RANDOM_NOTE, sample_only=True)
@@ -121,11 +121,7 @@ def _read_npz(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise DataError(f"{path}: reading it needs safetensors; pip install 'deadrelu[safetensors]'") from None
-    columns = _loaded(path, lambda: load_file(path))
+    columns = read_saved(path, "safetensors.torch.save_file(inputs, path)")
     if "x" in columns:
         return tuple(columns[name] for name in ("x", "y") if name in columns)
     return columns if len(columns) != 1 else next(iter(columns.values()))
@@ -149,7 +145,7 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".pt": lambda path: read_weights(path, "torch.save(inputs, path)"),
+    ".pt": lambda path: read_saved(path, "torch.save(inputs, path)"),
     ".safetensors": _read_safetensors,
 }
 

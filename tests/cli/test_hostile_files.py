@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from deadrelu.cli.weights import read_weights
+from deadrelu.checkpoint import open_checkpoint
 from deadrelu.errors import CheckpointError
 
 from .shop import CHECKPOINT, NET, refused
@@ -85,7 +85,7 @@ def test_a_warning_of_the_reader_adds_no_line() -> None:
         warnings.simplefilter("error")
         assert "nothing of it was run" in refused(*CHECKPOINT)
         with pytest.raises(CheckpointError, match="system"):
-            read_weights(Path("bad.pt"))
+            open_checkpoint("bad.pt")
 
 
 def test_the_environment_cannot_switch_the_protection_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,7 +237,6 @@ def test_pictures_that_cannot_be_used() -> None:
     ("package", "command", "extra"),
     [
         ("PIL", (*NET, "photos"), "images"),
-        ("safetensors.torch", (*NET, "x.safetensors"), "safetensors"),
         ("sklearn.datasets", ("demo",), "demo"),
     ],
 )
@@ -247,7 +246,6 @@ def test_an_extra_that_is_not_installed(
     """The line says which command installs what is missing."""
     monkeypatch.setitem(sys.modules, package, None)
     Path("photos").mkdir()
-    Path("x.safetensors").write_bytes(b"")
     assert f"pip install 'deadrelu[{extra}]'" in refused(*command)
 
 
