@@ -1,0 +1,1 @@
+"""The optimizer state of trainings whose last gradient per unit is known."""
