@@ -18,7 +18,7 @@ from deadrelu.render.canvas import Canvas
 from deadrelu.render.course import follow, timeline
 from deadrelu.render.story import CAUSES, EVENTS_SHOWN, tell
 from deadrelu.render.terminal import show, to_text
-from deadrelu.render.training import training_page
+from deadrelu.render.training import training_brief, training_page
 
 from .handmade import HOSTILE, site
 from .trained import CASES, LOWER, death, event, trained
@@ -223,3 +223,16 @@ def test_names_are_text_and_no_markup() -> None:
     assert "[red]x[/red]" in stream.getvalue()
     assert HOSTILE not in stream.getvalue()
     assert "\x07" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("width", [53, 80, 160])
+def test_the_gist(case: str, width: int) -> None:
+    """It opens as the whole screen does, up to the causes, and ends with what to do about the largest event."""
+    whole, gist = plain(case, width), [line.plain for line in training_brief(CASES[case], Canvas(width))]
+    opening = gist[: next((i for i, line in enumerate(gist) if line.startswith("   what to do")), len(gist) + 1) - 1]
+    assert whole[: len(opening)] == opening
+    assert all(cell_len(line) <= width for line in gist)
+    remedies = [event.remedy for event in tell(CASES[case]).events if event.remedy]
+    said = "".join("".join(line[15:] for line in gist[len(opening) + 1 :]).split())  # a long name breaks anywhere
+    assert said == ("".join(remedies[0].split()) if remedies and tell(CASES[case]).causes else "")
