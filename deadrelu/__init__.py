@@ -42,6 +42,8 @@ _HOME = {
 __all__ = sorted([*_HOME, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 register_screen("text", "deadrelu.render.terminal:to_text")
+register_screen("html", "deadrelu.render.html:to_html")
+register_screen("markdown", "deadrelu.render.markdown:to_markdown")
 
 
 def __getattr__(name: str) -> Any:

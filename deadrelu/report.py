@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import screens
+from . import plain, screens
+from .errors import InputError
 
 SCHEMA = "deadrelu.report/1"
 
@@ -167,16 +167,16 @@ class SiteReport:
             "can_die": self.can_die,
             "samples": self.samples,
             "positions": self.positions,
-            **{name: _indices(self._has(name)) for name in STATUSES if name != "active"},
-            "grad_dead": _indices(self.grad_dead),
-            "input_dead": _indices(self.input_dead),
+            **{name: plain.indices(self._has(name)) for name in STATUSES if name != "active"},
+            "grad_dead": plain.indices(self.grad_dead),
+            "input_dead": plain.indices(self.input_dead),
             "dead_fraction": self.dead_fraction,
-            "activation_rate": _numbers(self.activation_rate),
-            "sample_rate": _numbers(self.sample_rate),
-            "rate_upper": _numbers(self.rate_upper),
-            "max_z": _numbers(self.max_z),
-            "dormant_score": _numbers(self.dormant_score),
-            "grad_flow": None if self.grad_flow is None else _numbers(self.grad_flow),
+            "activation_rate": plain.numbers(self.activation_rate),
+            "sample_rate": plain.numbers(self.sample_rate),
+            "rate_upper": plain.numbers(self.rate_upper),
+            "max_z": plain.numbers(self.max_z),
+            "dormant_score": plain.numbers(self.dormant_score),
+            "grad_flow": None if self.grad_flow is None else plain.numbers(self.grad_flow),
             "claims": [dict(claim) for claim in self.claims],
         }
 
@@ -296,6 +296,35 @@ class Report:
             "coverage": self.coverage.to_dict(),
         }
 
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any], *, confidence: Confidence | None = None) -> Report:
+        """Return the report that `to_dict` told of; numbers that were not finite come back as NaN.
+
+        Args:
+            told: what `to_dict` returned, or JSON made of it.
+            confidence: what the number of samples allows to say, which the JSON does not hold.
+
+        Raises:
+            InputError: it is no such object.
+        """
+        try:
+            if told["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {told['schema']!r}")
+            return cls(
+                mode=plain.one_of(get_args(Mode), told["mode"]),
+                evidence=plain.one_of(get_args(Level), told["evidence"]),
+                samples=plain.whole(told["samples"]),
+                sites=tuple(SiteReport(**plain.site(site, STATUSES)) for site in told["sites"]),
+                coverage=Coverage(**plain.coverage(told["coverage"])),
+                confidence=confidence,
+                deaths=tuple(plain.death(record) for record in told["deaths"]),
+                events=tuple(plain.event(record) for record in told["events"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(
+                f"no report of schema {SCHEMA} ({type(error).__name__}: {error}); expected what Report.to_dict returns"
+            ) from None
+
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the report as JSON text, and write it to `path` if one is given."""
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
@@ -303,13 +332,12 @@ class Report:
             Path(path).write_text(text + "\n", encoding="utf-8")
         return text
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Return the report as one HTML file that needs no server, and write it to `path` if one is given."""
+        text = screens.render("html", self)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
     def __str__(self) -> str:
         return screens.render("text", self)
-
-
-def _indices(mask: NDArray[np.bool_]) -> list[int]:
-    return [int(i) for i in np.flatnonzero(mask)]
-
-
-def _numbers(values: NDArray[np.float64]) -> list[float | None]:
-    return [float(v) if math.isfinite(v) else None for v in values]

@@ -12,8 +12,11 @@ from typer.core import TyperGroup
 from .. import __version__
 from . import exits
 from .audit import EPILOG, audit
+from .board import board
 from .demo import demo
 from .info import info
+from .live import live
+from .report import report
 
 
 class Program(TyperGroup):
@@ -43,6 +46,9 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(audit)
 app.command()(demo)
+app.command()(report)
+app.command()(live)
+app.command()(board)
 app.command()(info)
 
 

@@ -13,7 +13,7 @@ from ..report import Report
 from .canvas import Canvas
 from .comparison import comparison
 from .page import SITES_SHOWN, page
-from .training import training_page
+from .training import training_brief, training_page
 
 
 def to_text(report: Report) -> str:
@@ -36,6 +36,16 @@ def show(report: Report, console: Console, *, all_sites: bool = False) -> None:
         all_sites: list every site, also of a healthy or a large network.
     """
     _print(_lines(report, _canvas(console), all_sites=all_sites), console)
+
+
+def show_briefly(report: Report, console: Console) -> None:
+    """Print the gist of a training report: the verdict, when, of what, and what to do.
+
+    Args:
+        report: what a Monitor found.
+        console: where to print it.
+    """
+    _print(training_brief(report, _canvas(console)), console)
 
 
 def show_side_by_side(

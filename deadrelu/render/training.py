@@ -30,11 +30,7 @@ def training_page(report: Report, canvas: Canvas, *, all_sites: bool = False) ->
     """
     story = tell(report)
     table, keys = sites_shown(report, canvas, all_sites=all_sites)
-    lines = heading(story.verdict, canvas)
-    if story.course.steps:
-        lines += [Text(), *_when(story.course, canvas)]
-    if story.causes:
-        lines += [Text(), *section("of what", _causes(story), canvas)]
+    lines = _opening(story, canvas)
     if table:
         lines += [Text(), *table]
     verdict = story.verdict
@@ -49,6 +45,26 @@ def training_page(report: Report, canvas: Canvas, *, all_sites: bool = False) ->
     for label, paragraphs in parts:
         if paragraphs:
             lines += [Text(), *section(label, paragraphs, canvas)]
+    return lines
+
+
+def training_brief(report: Report, canvas: Canvas) -> list[Text]:
+    """Draw the verdict, deaths over time, their causes, and what to do about the largest event that has a remedy."""
+    story = tell(report)
+    lines = _opening(story, canvas)
+    remedies = [event.remedy for event in story.events if event.remedy][:1]
+    if story.causes and remedies:
+        lines += [Text(), *section("what to do", [plain(remedies[0])], canvas)]
+    return lines
+
+
+def _opening(story: Story, canvas: Canvas) -> list[Text]:
+    """Draw the verdict, deaths over time and their causes."""
+    lines = heading(story.verdict, canvas)
+    if story.course.steps:
+        lines += [Text(), *_when(story.course, canvas)]
+    if story.causes:
+        lines += [Text(), *section("of what", _causes(story), canvas)]
     return lines
 
 
