@@ -46,6 +46,7 @@ class Chronicle:
         self._next: Array = np.empty(0)  # largest z at the step after it
         self._fed: dict[str, tuple[NDArray[np.int64], int]] = {}  # samples that fired, samples, of the whole run
         self._held: dict[int, Death] = {}
+        self._largest: dict[tuple[int, int], float] = {}  # learning rates of the last window
         self._counted: dict[str, UnitCounts] = {}  # of the last window
         self._last: tuple[Observed, tuple[Death, ...], tuple[Death, ...], tuple[Event, ...]] | None = None
         self._resumed: dict[str, dict[str, NDArray[Any]]] = {}
@@ -91,6 +92,8 @@ class Chronicle:
     def look(self, explain: Callable[[list[Death]], None]) -> list[Event]:
         """Take in the window that ends, and return what happened in it; `explain` may add to the deaths in it."""
         captures = self._drift.close()
+        self._largest = self._drift.groups.largest
+        self._drift.groups.next_window()
         observed = self._window.close()
         self._grow()
         self._count()
@@ -116,11 +119,12 @@ class Chronicle:
             top = np.nanmax(np.where(np.isneginf(observed.top), np.nan, observed.top), 0)
         groups = self._drift.groups
         several = len({o for o, _ in groups.rates}) > 1
+        largest = self._largest or groups.rates
         return Summary(
             first=int(observed.steps[0]),
             last=int(observed.steps[-1]),
             sites=tuple(self._site(slot, top, update) for slot in self._window.slots.values()),
-            rates={f"{o}/{g}" if several else str(g): rate for (o, g), rate in groups.rates.items()},
+            rates={f"{o}/{g}" if several else str(g): rate for (o, g), rate in largest.items()},
             dead_fraction=self.dead_fraction(),
             deaths=died,
             revived=revived,

@@ -102,8 +102,7 @@ def _rounded_down(rate: float) -> float:
 
 def _slower(deaths: list[Death], rescue: _Rescue) -> str:
     replayed = sum(d.safe_lr is not None for d in deaths)
-    units = f"{len(deaths)} units" if len(deaths) > 1 else "1 unit"
-    of = units if replayed == len(deaths) else f"{replayed} units whose update could be done again, of {units},"
+    of = f"{replayed}" if replayed == len(deaths) else f"{replayed} that were replayed"
     advice = f"lr <= {rescue.safe_lr:.2g} at step {rescue.step} (it was {rescue.lr:.3g})"
     # Where training has only begun, a ramp that has not come further by then does the same.
     warm_up = _rounded_up(math.ceil((rescue.step + 1) * rescue.lr / rescue.safe_lr))

@@ -16,6 +16,7 @@ class Groups:
 
     Attributes:
         rates: learning rate of the last update, by (optimizer, group).
+        largest: the largest since `next_window`.
     """
 
     def __init__(self, model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
@@ -27,6 +28,7 @@ class Groups:
         self._peak: dict[tuple[int, int], float] = {}
         self._before: dict[tuple[int, int], float] = {}
         self.rates: dict[tuple[int, int], float] = {}
+        self.largest: dict[tuple[int, int], float] = {}
         for o, optimizer in enumerate(self._optimizers):
             for g, group in enumerate(optimizer.param_groups):
                 for parameter in group["params"]:
@@ -45,6 +47,8 @@ class Groups:
             before = self._before[o, g] = self._peak.get((o, g), lr)
             if lr >= before:
                 self._peak[o, g] = lr
+            if lr > self.largest.get((o, g), -math.inf):
+                self.largest[o, g] = lr
             self._sum[o, g] = self._sum.get((o, g), 0.0) + lr * _decay(optimizer, group)
 
     @property
@@ -77,6 +81,10 @@ class Groups:
     def next_peak(self) -> None:
         """Begin a new stretch for `peak`, with the last update in it."""
         self._peak = dict(self.rates)
+
+    def next_window(self) -> None:
+        """Begin a new stretch for `largest`."""
+        self.largest = {}
 
     def decayed(self, parameter: torch.Tensor) -> float:
         """Return the sum of lr * decay since `reset`."""

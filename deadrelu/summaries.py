@@ -64,8 +64,8 @@ class Summary:
     Attributes:
         first, last: its first and last observed step.
         sites: the sites so far, in order of first execution.
-        rates: learning rate per parameter group at the last update; `"0"`, or `"1/0"` (optimizer/group) with several
-            optimizers. Empty without an optimizer.
+        rates: largest learning rate of the window per parameter group, so that a spike of one step shows; `"0"`, or
+            `"1/0"` (optimizer/group) with several optimizers. Empty without an optimizer.
         dead_fraction: dead units / units of kinds that can die, None if there are none.
         deaths: confirmed in this window.
         revived: deaths of earlier windows, or of this one, that were taken back in it.

@@ -89,7 +89,7 @@ def _changes(story: Story, told: Iterable[Happening]) -> list[dict[str, Any]]:
 def _opened(text: str) -> str:
     """Begin with a capital, unless the first word may be the name of a parameter."""
     word = text.split(" ", 1)[0]
-    return text[0].upper() + text[1:] if len(word) > 1 and word.isalpha() else text
+    return text[0].upper() + text[1:] if len(word) > 1 and word.isalpha() and word != "lr" else text
 
 
 def _plain(role: str, texts: Iterable[str]) -> list[dict[str, Any]]:

@@ -241,7 +241,7 @@ def _reasons(course: Course) -> str:
             "death"
         )
     if course.shown:
-        parts.append("shown by intervention: the update was replayed without it")
+        parts.append("shown by intervention: alive after the same update at a lower rate")
     if len(parts) == 2:
         return f"{count(course.read)} {parts[0]}; {count(course.shown)} {parts[1]}."
     return f"{parts[0]}." if parts else ""

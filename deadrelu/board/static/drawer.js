@@ -102,7 +102,7 @@ function shares(death) {
 }
 
 function facts(death) {
-  const evidence = death.cause_evidence === "intervention" ? "shown: the update was replayed without it" : "read off what the run did";
+  const evidence = death.cause_evidence === "intervention" ? "shown: alive after the same update at a lower rate" : "read off what the run did";
   const rows = [
     ["how the cause is known", ["unknown", "born_dead"].includes(death.cause) ? null : evidence],
     ["learning rate then", death.lr === null ? null : number(death.lr)],
