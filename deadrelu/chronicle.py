@@ -16,6 +16,7 @@ from .coroner import Coroner
 from .counts import SiteCounter, UnitCounts
 from .deaths import Death, Event
 from .drift import Drift
+from .edits import Edits
 from .events import death_events, revival_events
 from .lifetimes import NEVER, Lifetimes, Turn
 from .risks import Risks
@@ -30,7 +31,9 @@ Array = NDArray[np.float64]
 class Chronicle:
     """What became of every unit. Memory is O(units + deaths)."""
 
-    def __init__(self, window: Window, drift: Drift, fed_by: Mapping[str, frozenset[str]], resolution: int) -> None:
+    def __init__(
+        self, window: Window, drift: Drift, edits: Edits, fed_by: Mapping[str, frozenset[str]], resolution: int
+    ) -> None:
         self.deaths: list[Death] = []
         self.events: list[Event] = []
         self.lives = Lifetimes()
@@ -40,7 +43,7 @@ class Chronicle:
         self._drift = drift
         self._resolution = resolution
         self._paths = Trajectories()
-        self.coroner = Coroner(window, drift, self._paths, fed_by)
+        self.coroner = Coroner(window, drift, self._paths, edits, fed_by)
         self._risks = Risks(window, drift, self._paths)
         self._top: Array = np.empty(0)  # largest z at the last step with a firing
         self._next: Array = np.empty(0)  # largest z at the step after it

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .causes import KICK, Evidence, judge
 from .deaths import PARTS, Death
 from .drift import Drift
+from .edits import Edits
 from .feeders import Own
 from .trajectories import Trajectories
 from .windows import Window
@@ -19,11 +20,14 @@ class Coroner:
     """Explains deaths.
 
     Args:
-        window, drift, paths: what was seen.
+        window, drift, paths, edits: what was seen.
         fed_by: per layer, the layers whose output reaches it.
     """
 
-    def __init__(self, window: Window, drift: Drift, paths: Trajectories, fed_by: Mapping[str, frozenset[str]]) -> None:
+    def __init__(
+        self, window: Window, drift: Drift, paths: Trajectories, edits: Edits, fed_by: Mapping[str, frozenset[str]]
+    ) -> None:
+        self._edits = edits
         self._fed_by = fed_by
         self._window = window
         self._drift = drift
@@ -46,6 +50,10 @@ class Coroner:
         death.shares["input"] += parts["upstream"]
         death.margin_before, death.margin_after = stretch.before, stretch.after
         death.kick, death.lr = stretch.kick, stretch.lr if np.isfinite(stretch.lr) else None
+        edited = self._edits.between(stretch.first, death.last_fired or 0, self.own(name).names)
+        if edited is not None and death.shares["input"] > min(death.shares.values()):
+            death.cause, death.parameter, death.lr = "unknown", edited, None
+            return
         above = self._sites_upstream(name)
         death.cause, part = judge(
             Evidence(

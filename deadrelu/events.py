@@ -30,8 +30,8 @@ def death_events(deaths: Sequence[Death]) -> list[Event]:
     return [_event(list(group)) for _, group in groupby(keys, _key)]
 
 
-def _key(death: Death) -> tuple[str, str]:
-    return death.site, death.cause
+def _key(death: Death) -> tuple[str, str, str]:
+    return death.site, death.cause, (death.parameter or "") if death.cause == "unknown" else ""
 
 
 def _event(deaths: list[Death]) -> Event:
@@ -41,7 +41,9 @@ def _event(deaths: list[Death]) -> Event:
     lr = max(rates) if rates else None
     parameters = [d.parameter for d in deaths if d.parameter]
     rescue = _rescue(deaths)
-    if rescue is None:
+    if first.cause == "unknown" and parameters:
+        remedy = f"{parameters[0]} was changed after step {min(steps)}, outside of the optimizer: look at what did it"
+    elif rescue is None:
         remedy = _REMEDIES[first.cause].format(
             site=first.site,
             lr="" if lr is None else f" ({lr:.3g})",

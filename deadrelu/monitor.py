@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from .chronicle import Chronicle
 from .deaths import Death, Event
 from .drift import Drift
+from .edits import Edits
 from .errors import DeadReluWarning, ModelError, TrainingStopped
 from .guards import Guarded
 from .replays import Replays
@@ -106,16 +107,24 @@ class Monitor:
         length, held, drift = window, Window(-(-window // every)), Drift(inner, optimizers)
         patterns = {"include": include, "exclude": exclude}
         self._snapshots = Snapshots(inner, drift.groups.places, snapshot_memory if every == 1 else 0)
+        self._edits = Edits(inner.named_parameters())
         self._stepper = Stepper(
-            held, drift, self._snapshots, optimizers, every=every, length=length, guard=self._guarded, full=self._look
+            held,
+            drift,
+            self._snapshots,
+            self._edits,
+            optimizers,
+            every=every,
+            length=length,
+            guard=self._guarded,
+            full=self._look,
         )
         self._taps = Taps(inner, self._stepper, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
         self._window, self._drift = held, drift
-        self._chronicle = Chronicle(held, drift, self._taps.scout.upstream, every)
+        self._chronicle = Chronicle(held, drift, self._edits, self._taps.scout.upstream, every)
         self._replays = Replays(inner, self._snapshots, batch_dim=batch_dim, **patterns)
         self._hooks = [o.register_step_post_hook(self._guarded(self._after_update)) for o in optimizers]
-        if self._snapshots.refused is None:
-            self._hooks += [o.register_step_pre_hook(self._guarded(self._before_update)) for o in optimizers]
+        self._hooks += [o.register_step_pre_hook(self._guarded(self._before_update)) for o in optimizers]
         self._taps.attach()
 
     # -- what a user asks ----------------------------------------------------------------------------------------
@@ -328,6 +337,7 @@ class Monitor:
             record, self._record = self._record, None
             record.close()
         self._snapshots.close()
+        self._edits.close()
         self._replays.close()
         self._taps.detach()
 

@@ -34,6 +34,8 @@ TRIALS = 64
 """Fractions tried at most for one update."""
 CREDIT, EARNED = 240, 0.05
 """Forward passes that a run may spend on replays from its start, and what every step adds."""
+HALF = 0.5
+"""A death that nothing else explains is the learning rate's if half of the update would not have killed."""
 MANY = 3
 """Units that die by one update: fewer are replayed only while half of the credit is left."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -155,7 +157,7 @@ class Replays:
         self._spent = 0
 
     def explain(self, deaths: Iterable[Death], step: int, own: Callable[[str], Own]) -> None:
-        """Add `safe_lr`, and what an intervention shows, to deaths by a learning rate.
+        """Add `safe_lr`, and what an intervention shows, to deaths by a learning rate, or by what nothing else tells.
 
         Args:
             deaths: those that were confirmed just now.
@@ -165,7 +167,8 @@ class Replays:
         by_step: dict[int, list[Death]] = {}
         for death in deaths:
             last = death.killed_by_step
-            if death.cause == "learning_rate" and last is not None and last in self._snapshots.updates:
+            open_ = death.cause == "learning_rate" or (death.cause == "unknown" and death.parameter is None)
+            if open_ and last is not None and last in self._snapshots.updates:
                 by_step.setdefault(last, []).append(death)
         for killed_by, killed in sorted(by_step.items(), key=lambda item: -len(item[1])):
             credit = CREDIT + EARNED * step - self._spent
@@ -204,8 +207,9 @@ class Replays:
     @staticmethod
     def _tell(death: Death, fraction: float, alone: bool, update: Update, own: Own) -> None:
         lr = update.rates.get(own.group) if own.group is not None else None
-        if lr is None:
+        if lr is None or (death.cause == "unknown" and fraction > HALF):
             return
+        death.cause = "learning_rate"
         death.lr, death.safe_lr = lr, fraction * lr
         death.cause_evidence = "intervention"
         if alone:

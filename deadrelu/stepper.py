@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .drift import Drift
+from .edits import Edits
 from .kernels import Plan, engaged_count
 from .kinds import Kind
 from .sites import Site
@@ -29,7 +30,7 @@ class Stepper:
     """Takes in what taps and optimizers tell.
 
     Args:
-        window, drift, snapshots: where it goes.
+        window, drift, snapshots, edits: where it goes.
         optimizers: what updates the parameters; without any, `end_update` is called by the user.
         every, length: observe every that many steps; steps of a window.
         guard: wraps what goes into hooks.
@@ -48,6 +49,7 @@ class Stepper:
         window: Window,
         drift: Drift,
         snapshots: Snapshots,
+        edits: Edits,
         optimizers: list[Optimizer],
         *,
         every: int,
@@ -57,7 +59,7 @@ class Stepper:
     ) -> None:
         self.number = self.samples = 0
         self.open = self.updated = self.observing = self.thorough = False
-        self._window, self._drift, self._snapshots = window, drift, snapshots
+        self._window, self._drift, self._snapshots, self._edits = window, drift, snapshots, edits
         self._optimizers = optimizers
         self._every, self._length = every, length
         self._stride = max(1, -(-length // every) // CAPTURES)
@@ -136,6 +138,9 @@ class Stepper:
 
     def before_update(self) -> None:
         """An optimizer is about to update the parameters."""
+        self._edits.before_update(self.number)
+        if self._snapshots.refused is not None:
+            return
         if self.open:
             self._snapshots.before_update(self.number, self._drift.groups.present(), self.thorough)
         else:  # the forward pass comes in the closure that the optimizer was given
@@ -143,6 +148,7 @@ class Stepper:
 
     def after_update(self, optimizer: Optimizer) -> None:
         """An optimizer has updated its parameters."""
+        self._edits.after_update()
         self._drift.groups.after_update(optimizer, wait=self.thorough)
         self.end_update()
 

@@ -1,0 +1,56 @@
+"""Edits: parameters that were changed between two updates, by something else than an optimizer."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+
+import torch
+
+RARE = 0.05
+"""What is edited at more of the steps than this belongs to the training, as the clipping of weights does."""
+
+
+class Edits:
+    """Notes edits of parameters, told by their version, which every change in place raises. Memory is O(parameters).
+
+    An edit through `.data` raises no version, and is not seen.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]]) -> None:
+        self._parameters = list(parameters)
+        self._versions: list[int] | None = None
+        self._seen: deque[tuple[int, str]] = deque(maxlen=4096)
+        self._count: Counter[str] = Counter()
+        self._steps = 0
+
+    def before_update(self, step: int) -> None:
+        """Note what has changed since the update before this one."""
+        self._steps = step
+        if self._versions is None:
+            return
+        now = [p._version for _, p in self._parameters]
+        if now != self._versions:
+            changed = (n for (n, _), a, b in zip(self._parameters, now, self._versions, strict=True) if a != b)
+            for name in changed:
+                self._seen.append((step - 1, name))
+                self._count[name] += 1
+
+    def after_update(self) -> None:
+        """Remember the versions right after an update."""
+        self._versions = [p._version for _, p in self._parameters]
+
+    def close(self) -> None:
+        """Let go of the parameters."""
+        self._parameters, self._versions = [], None
+
+    def between(self, first: int, last: int, names: Iterable[str]) -> str | None:
+        """Return the last of these parameters that was edited after an update of the steps from `first` to `last`.
+
+        None if there is none, or if it is edited all the time.
+        """
+        chosen = set(names)
+        for step, name in reversed(self._seen):
+            if first <= step <= last and name in chosen and self._count[name] <= max(2, RARE * self._steps):
+                return name
+        return None

@@ -1,0 +1,71 @@
+"""A parameter that something else than the optimizer changes: the death is not blamed on the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import deadrelu
+
+from .stage import digits
+
+
+def train(edit: Callable[[nn.Module, int], None]) -> deadrelu.Monitor:
+    torch.manual_seed(0)
+    data, labels = digits()
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with deadrelu.Monitor(model, optimizer, window=10, strict=True) as monitor:
+        for step in range(160):
+            rows = torch.randint(len(data), (64,), generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            F.cross_entropy(model(data[rows]), labels[rows]).backward()
+            optimizer.step()
+            edit(model, step)
+    return monitor
+
+
+def lower(bias: Tensor) -> None:
+    with torch.no_grad():
+        bias[:6] -= 50.0
+
+
+@pytest.mark.parametrize("step", [43, 40, 47])
+def test_an_edit_is_named(step: int) -> None:
+    """The biases of six units are lowered by hand once: no cause of the training's, the parameter is named."""
+    monitor = train(lambda model, now: lower(model[0].bias) if now == step else None)
+    deaths = [d for d in monitor.deaths if d.unit < 6 and not d.born_dead]
+    assert len(deaths) >= 5
+    assert {d.killed_by_step for d in deaths} == {step}
+    assert {(d.cause, d.parameter, d.safe_lr) for d in deaths} == {("unknown", "0.bias", None)}
+    (event,) = (e for e in monitor.events if e.units == tuple(sorted(d.unit for d in deaths)))
+    assert event.remedy == f"0.bias was changed after step {step}, outside of the optimizer: look at what did it"
+
+
+def test_what_is_edited_all_the_time_is_part_of_the_training() -> None:
+    """Weights are clipped after every update, as in a Wasserstein GAN; a learning rate kills: that is what is told."""
+
+    def clip(model: nn.Module, step: int) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.clamp_(-3, 3)
+
+    torch.manual_seed(0)
+    data, labels = digits()
+    data = 1 + 0.3 * data
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with deadrelu.Monitor(model, optimizer, window=10, strict=True) as monitor:
+        for step in range(160):
+            optimizer.param_groups[0]["lr"] = 5.0 if step == 60 else 0.01
+            optimizer.zero_grad()
+            F.cross_entropy(model(data[:64]), labels[:64]).backward()
+            optimizer.step()
+            clip(model, step)
+    deaths = [d for d in monitor.deaths if d.killed_by_step == 60]
+    assert len(deaths) >= 3
+    assert {d.cause for d in deaths} == {"learning_rate"}
