@@ -49,13 +49,14 @@ class SiteCounter:
     """
 
     def __init__(self, units: int, device: torch.device) -> None:
-        zeros = torch.zeros(4, units, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+        wide = torch.float64 if device.type != "mps" else torch.float32
+        with torch.inference_mode(False):  # a model may be in it for a part of its forward pass only
+            zeros = torch.zeros(6, units, dtype=wide, device=device)
         self.samples = 0
         self.positions = 0
         self.calls = 0
-        self._active, self._active_samples, self._magnitude, self._grad_square = zeros
-        self._max_z = torch.full_like(self._active, torch.nan)
-        self._grad_max = torch.zeros_like(self._active)
+        self._active, self._active_samples, self._magnitude, self._grad_square, self._grad_max, self._max_z = zeros
+        self._max_z.fill_(torch.nan)
         self._grad_positions = 0
         self._output_positions = 0
         self._fired: torch.Tensor | None = None
@@ -99,6 +100,8 @@ class SiteCounter:
         else:
             if end > len(held):
                 held = torch.cat((held, held.new_zeros(end - len(held), held.shape[1])))
+            if held.is_inference():
+                held = held.clone()
             held[start:end] |= fired
             self._fired = held
 

@@ -109,6 +109,64 @@ def test_calls_on_parts_of_a_batch_are_one_call_on_all_of_it(sizes: list[int], l
 
 
 @fixed
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    seed=st.integers(0, 999),
+)
+def test_parts_of_a_batch_in_several_calls_are_one_call_on_all_of_it(
+    sizes: list[int], lengths: list[int], seed: int
+) -> None:
+    """Source: DESIGN 2: a cell shared by several steps, each of which cuts the batch into the same parts."""
+    z = whole(sum(sizes), sum(lengths), seed)
+    one, many = counter(), counter()
+    see(one, z, rows=len(z))
+    for call in z.split(lengths, dim=1):
+        for part in call.split(sizes):
+            see(many, part, rows=len(z))
+    for each in (one, many):
+        each.end_forward()
+    assert_same(one.host(), many.host())
+
+
+@fixed
+@given(
+    parts=st.integers(2, 4), rows=st.integers(1, 4), lengths=st.lists(st.integers(1, 3), min_size=2, max_size=4),
+    seed=st.integers(0, 999),
+)  # fmt: skip
+def test_a_part_whose_calls_all_come_before_the_next_part(parts: int, rows: int, lengths: list[int], seed: int) -> None:
+    """Which samples fired together is unknown then: samples and silence are exact, a firing is not lost or invented.
+
+    Source: by numpy; the samples that fired are at least those of the busiest round, at most those of all calls.
+    """
+    z = whole(parts * rows, sum(lengths), seed)
+    to = counter()
+    for part in z.split(rows):
+        for call in part.split(lengths, dim=1):
+            see(to, call, rows=len(z))
+    to.end_forward()
+    found = to.host()
+    active, fired = slow(z)
+    calls = np.stack([slow(call)[1] for part in z.split(rows) for call in part.split(lengths, dim=1)])
+    rounds = calls.reshape(len(lengths), parts, -1).sum(1)
+    assert (found.samples, found.positions) == (len(z), len(z) * sum(lengths))
+    np.testing.assert_array_equal(found.active, active)
+    np.testing.assert_array_equal(found.active_samples > 0, fired > 0)
+    assert (found.active_samples >= rounds.max(0)).all()
+    assert (found.active_samples <= np.minimum(len(z), calls.sum(0))).all()
+
+
+def test_a_part_beside_calls_on_the_whole_batch() -> None:
+    """A branch that half of the batch takes, between two calls on all of it: no sample is invented."""
+    to, made = counter(1), [Layout((batch(n), unit(1))) for n in (4, 2, 4)]
+    for z, layout in zip(([-1.0, -1.0, -1.0, 1.0], [1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]), made, strict=True):
+        see(to, torch.tensor(z).unsqueeze(1), layout=layout, rows=4)
+    to.end_forward()
+    found = to.host()
+    assert (found.samples, found.positions, found.active.tolist(), found.active_samples.tolist()) == (4, 10, [4], [3])
+
+
+@fixed
 @given(rows=st.integers(1, 9), length=st.integers(1, 4), seed=st.integers(0, 999), passes=st.integers(1, 3))
 def test_counts_against_numpy(rows: int, length: int, seed: int, passes: int) -> None:
     """Source: DESIGN 2 (active, sample, position), by numpy from the whole array."""

@@ -301,3 +301,30 @@ def test_the_wrapper_of_a_compiled_part_is_in_no_name() -> None:
 def test_a_size_that_is_no_whole_number_is_a_data_error(setting: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="whole number"):
         deadrelu.audit(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), torch.randn(3, 4), **setting)
+
+
+class HalfInferring(nn.Module):
+    """Is in inference mode for a part of its forward pass, and calls one activation in and out of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            h = self.relu(self.b(self.relu(self.a(x))))
+        return self.relu(self.b(h.clone()))
+
+
+def test_inference_mode_inside_of_a_model() -> None:
+    """Counters that are made inside of it are added to outside."""
+    torch.manual_seed(0)
+    model, x = HalfInferring(), torch.randn(300, 4)
+    report = deadrelu.audit(model, x, batch_size=100)
+    with torch.no_grad():
+        first = model.a(x)
+        second = model.b(first.relu())
+        third = model.b(second.relu())
+    np.testing.assert_array_equal(report["relu"].max_z, first.amax(0))
+    np.testing.assert_array_equal(report["relu#1"].max_z, torch.maximum(second, third).amax(0))
