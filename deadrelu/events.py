@@ -9,8 +9,8 @@ from itertools import groupby
 
 from .deaths import Cause, Death, Event
 
-WARM_UP = 2000
-"""Steps of the longest warm-up that is advised."""
+EARLY, WARM_UP = 100, 2000
+"""Deaths in so early steps may want a warm-up; the longest that is advised, in steps."""
 _REMEDIES: dict[Cause, str] = {
     "born_dead": "they never fired: re-initialise {site} (biases of zero or more, He weights), or check its input",
     "learning_rate": "lower the learning rate{lr} to a third or a tenth, or warm it up",
@@ -108,7 +108,7 @@ def _slower(deaths: list[Death], rescue: _Rescue) -> str:
     advice = f"lr <= {rescue.safe_lr:.2g} at step {rescue.step} (it was {rescue.lr:.3g})"
     # Where training has only begun, a ramp that has not come further by then does the same.
     warm_up = _rounded_up(math.ceil((rescue.step + 1) * rescue.lr / rescue.safe_lr))
-    if warm_up <= WARM_UP:
+    if rescue.step < EARLY and warm_up <= WARM_UP:
         advice += f", or warm-up over {warm_up} steps"
     return f"{advice}: {rescue.saved} of {of} would be alive"
 

@@ -40,6 +40,7 @@ EXEMPT = (
     "_on_producer",
     "__torch_function__",
     "__post_init__",
+    "let_go",
 )
 
 
