@@ -20,8 +20,8 @@ from itertools import islice, product
 
 import torch
 import torch.nn.functional as F
+from digits import digits
 from plants import PLANTS, named
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -108,12 +108,6 @@ def runs(quick: bool, seeds: int) -> Iterator[Run]:
     for optimizer, norm, depth in product(MAKERS, (False, True), (3,) if quick else (2, 3, 5)):
         for lr in RATES[optimizer][norm]:
             yield Run(optimizer, lr, norm, depth, seeds)
-
-
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the digits in [0, 1], shape (1797, 64), and their labels."""
-    pixels, labels = load_digits(return_X_y=True)
-    return torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(labels)
 
 
 Data = tuple[torch.Tensor, torch.Tensor]

@@ -17,33 +17,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from audit_overhead import Encoder, resnet
+from networks import Classifier, mlp, resnet
 from paired import Setting, cells, measure, setting_from
 from torch import nn
 
 import deadrelu
 
 WINDOW = 50
-
-
-class Classifier(nn.Module):
-    """A Transformer encoder with ReLU and a linear head on the mean token."""
-
-    def __init__(self, width: int = 128, layers: int = 2) -> None:
-        super().__init__()
-        self.body = Encoder(width, layers)
-        self.head = nn.Linear(width, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(x).mean(1))
-
-
-def mlp(inputs: int, width: int, hidden: int) -> nn.Module:
-    """Return hidden layers of one width, each with its ReLU, and a linear head."""
-    layers: list[nn.Module] = []
-    for before in [inputs] + [width] * (hidden - 1):
-        layers += [nn.Linear(before, width), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(width, 10))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
+from digits import digits, standardised
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -119,10 +119,9 @@ PLANTS = (
 def named(plant: Plant, seed: int) -> Counter[str]:
     """Play a plant under Monitor and return the causes that it names, for the deaths that the plant brought about."""
     torch.manual_seed(seed)
-    pixels, labels = load_digits(return_X_y=True)
-    x, y = torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(labels)
+    x, y = digits()
     if not plant.raw:
-        x = (x - x.mean(0)) / x.std(0).clamp_min(0.05)
+        x = standardised(x)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     with torch.no_grad():
         for layer, bias in zip((model[0], model[2]), plant.bias, strict=True):

@@ -44,7 +44,7 @@ class Chronicle:
         self._resolution = resolution
         self._paths = Trajectories()
         self.coroner = Coroner(window, drift, self._paths, edits, fed_by)
-        self._risks = Risks(window, drift, self._paths)
+        self._risks = Risks(window, drift)
         self._top: Array = np.empty(0)  # largest z at the last step with a firing
         self._next: Array = np.empty(0)  # largest z at the step after it
         self._fed: dict[str, tuple[NDArray[np.int64], int]] = {}  # samples that fired, samples, of the whole run
@@ -107,7 +107,7 @@ class Chronicle:
         self._reaches(observed)
         explain(died)
         self.lives.expect(self._known_rates())
-        events = death_events(died) + revival_events(revived) + self._risks.look(observed, self.lives.dead)
+        events = death_events(died) + revival_events(revived) + self._risks.look(captures, observed, self.lives.dead)
         self.events += events
         self._last = (observed, tuple(died), tuple(revived), tuple(events))
         return events

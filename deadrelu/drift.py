@@ -12,7 +12,7 @@ the rest; the input's part into the features that died and the rest. The *kick* 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +57,10 @@ class Follower:
 class Drift:
     """Captures reference rows of every site that a single layer feeds most directly."""
 
-    def __init__(self, model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
+    def __init__(
+        self, model: nn.Module, optimizers: Iterable[Optimizer], guard: Callable[[Any], Any] = lambda hook: hook
+    ) -> None:
+        self._guard = guard
         self.followers: dict[str, Follower] = {}
         self.groups = Groups(model, optimizers)
         self.rates: dict[int, dict[str, tuple[float, float]]] = {}
@@ -91,6 +94,7 @@ class Drift:
             and isinstance(x, torch.Tensor)
             and isinstance(out, torch.Tensor)
             and out.is_floating_point()
+            and x.layout == out.layout == torch.strided
         ):
             self._ran[path] = (x, out.detach().clone())
 
@@ -105,7 +109,8 @@ class Drift:
                     by_module.setdefault(layer.module, []).append(f)
         for module, followers in by_module.items():
             # Before a tap on the same layer, which takes the rows that are picked here.
-            self._hooks.append(module.register_forward_hook(self._look(followers), prepend=True, with_kwargs=True))
+            hook = self._guard(self._look(followers))
+            self._hooks.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
 
     def disarm(self) -> None:
         """Take the hooks of a capture back."""
@@ -121,6 +126,8 @@ class Drift:
             out = rest[-1]
             x = args[0] if args else next(iter(rest[0].values()), None) if len(rest) > 1 else None
             if not (isinstance(x, torch.Tensor) and isinstance(out, torch.Tensor) and out.is_floating_point()):
+                return
+            if x.layout != torch.strided or out.layout != torch.strided:
                 return
             with torch._C.DisableTorchFunction():  # our own arithmetic is not the model's
                 for f in followers:

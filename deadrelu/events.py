@@ -131,8 +131,8 @@ def risk_event(site: str, step: int, units: Sequence[int], left: float, paramete
 
 
 def explosion_event(site: str, step: int, unit: int, top: float) -> Event:
-    """Return the event of a site whose largest z doubles window after window."""
-    remedy = f"z has reached {top:.3g} and doubles window after window: lower the learning rate or clip gradients"
+    """Return the event of a site whose largest z grows without bound."""
+    remedy = f"z has reached {top:.3g} and grows without bound: lower the learning rate or clip gradients"
     return Event("risk", site, (step, step), (unit,), cause="non_finite", remedy=remedy)
 
 

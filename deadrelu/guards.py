@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from .errors import TrainingStopped
 
 
 class Watched(Protocol):
-    """Who owns guarded functions: asked whether it still watches, and told of what went wrong."""
+    """Who owns guarded functions: asked whether it still watches, and told of what went wrong.
+
+    Attributes:
+        eager: a forward pass runs that was not entered by compiled code.
+    """
 
     attached: bool
     strict: bool
+
+    @property
+    def eager(self) -> bool: ...
 
     def detach(self) -> None: ...
 
@@ -23,6 +31,8 @@ class Watched(Protocol):
 
 class Releases(Protocol):
     """Who is told that a module ends."""
+
+    eager: bool
 
     def release(self, module: nn.Module, args: Any, out: Any) -> None: ...
 
@@ -39,7 +49,8 @@ class Guarded:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         owner = self._owner
-        if not owner.attached:
+        # Code that is compiled inside of a forward pass that is not would be traced with our hooks in it.
+        if not owner.attached or (torch.compiler.is_compiling() and owner.eager):
             return None
         try:
             return self._function(*args, **kwargs)
@@ -67,7 +78,8 @@ class Release:
         self._taps = taps
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        self._taps.release(module, args, out)
+        if not (torch.compiler.is_compiling() and self._taps.eager):
+            self._taps.release(module, args, out)
 
     def __deepcopy__(self, memo: Any) -> Callable[..., None]:
         return inert

@@ -68,6 +68,7 @@ class Watcher(TorchFunctionMode):
         self.inputs = ProducerInputs()
         self.counters: dict[str, SiteCounter] = {}
         self.unsupported: dict[str, str] = {}
+        self.eager = True
         self._gradients = gradients
         self._paths = tracing.module_paths(model)
         self._called: set[nn.Module] = set()
@@ -194,6 +195,8 @@ class Watcher(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling() and self.eager:  # a part of the model that is compiled cannot be seen into
+            return func(*args, **kwargs)
         name = tracing.canonical_name(func)
         if tracing.is_blind(name):
             return func(*args, **kwargs)

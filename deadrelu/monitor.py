@@ -24,7 +24,7 @@ from .replays import Replays
 from .report import Coverage, Report
 from .snapshots import Snapshots
 from .status import training_confidence, training_report
-from .stepper import Stepper
+from .stepper import IDLE, Stepper
 from .summaries import Summary
 from .taps import Taps
 from .tracing import unwrapped
@@ -104,7 +104,7 @@ class Monitor:
         self._on_event, self._stop_when = on_event, stop_when
         self._warned = False
         optimizers = _listed(optimizer)
-        length, held, drift = window, Window(-(-window // every)), Drift(inner, optimizers)
+        length, held, drift = window, Window(-(-window // every)), Drift(inner, optimizers, self._guarded)
         patterns = {"include": include, "exclude": exclude}
         self._snapshots = Snapshots(inner, drift.groups.places, snapshot_memory if every == 1 else 0)
         self._edits = Edits(inner.named_parameters())
@@ -118,6 +118,7 @@ class Monitor:
             length=length,
             guard=self._guarded,
             full=self._look,
+            idle=self._nothing_updated,
         )
         self._taps = Taps(inner, self._stepper, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
         self._window, self._drift = held, drift
@@ -128,6 +129,11 @@ class Monitor:
         self._taps.attach()
 
     # -- what a user asks ----------------------------------------------------------------------------------------
+
+    @property
+    def eager(self) -> bool:
+        """True while a forward pass runs that was not entered by compiled code."""
+        return self._taps.eager
 
     @property
     def steps(self) -> int:
@@ -248,6 +254,14 @@ class Monitor:
             self._warn(
                 "an update came without a forward pass that counts; expected one in training mode with gradients: "
                 "pass the model that is called, and construct the monitor before a compiled model is first called"
+            )
+
+    def _nothing_updated(self) -> None:
+        if not self._warned:
+            self._warned = True
+            self._warn(
+                f"{IDLE} forward passes came without an update; expected one in each step: pass the optimizer that is "
+                "stepped, Monitor(model, optimizer), or call monitor.step() after each update"
             )
 
     def _look(self) -> None:

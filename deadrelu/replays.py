@@ -167,7 +167,7 @@ class Replays:
         by_step: dict[int, list[Death]] = {}
         for death in deaths:
             last = death.killed_by_step
-            open_ = death.cause == "learning_rate" or (death.cause == "unknown" and death.parameter is None)
+            open_ = death.cause == "learning_rate" or (death.cause == "unknown" and death.shares is None)
             if open_ and last is not None and last in self._snapshots.updates:
                 by_step.setdefault(last, []).append(death)
         for killed_by, killed in sorted(by_step.items(), key=lambda item: -len(item[1])):

@@ -26,6 +26,10 @@ CAPTURES = 5
 """Captured steps of a window."""
 
 
+IDLE = 256
+"""Forward passes of one step after which it is said that no update came; more than anyone accumulates."""
+
+
 class Stepper:
     """Takes in what taps and optimizers tell.
 
@@ -35,10 +39,12 @@ class Stepper:
         every, length: observe every that many steps; steps of a window.
         guard: wraps what goes into hooks.
         full: called when a window is full.
+        idle: called when so many forward passes came without an update that one was forgotten.
 
     Attributes:
         number: the step that is under way, and so the number of steps that have ended.
         samples: samples seen.
+        forwards: forward passes of this step.
         open: a forward pass of this step was seen.
         observing: this step is observed.
         thorough: this step is captured.
@@ -56,16 +62,18 @@ class Stepper:
         length: int,
         guard: Callable[[Callable[..., Any]], Callable[..., Any]],
         full: Callable[[], None],
+        idle: Callable[[], None],
     ) -> None:
-        self.number = self.samples = 0
+        self.number = self.samples = self.forwards = 0
         self.open = self.updated = self.observing = self.thorough = False
         self._window, self._drift, self._snapshots, self._edits = window, drift, snapshots, edits
         self._optimizers = optimizers
         self._every, self._length = every, length
         self._stride = max(1, -(-length // every) // CAPTURES)
-        self._guard, self._full = guard, full
+        self._guard, self._full, self._idle = guard, full, idle
         self._early = False
         self._batch = 0
+        self._rows: int | None = None
         self._gradients: list[Any] = []
 
     # -- what the taps tell --------------------------------------------------------------------------------------
@@ -86,7 +94,10 @@ class Stepper:
                 self._snapshots.begin_forward(module, args, kwargs, self.thorough or self.number < FIRST)
                 if self._early or not self._optimizers:
                     self._snapshots.before_update(self.number, self._drift.groups.present(), self.thorough)
-        self._batch = 1 if rows is None else rows
+        self._batch, self._rows = 1 if rows is None else rows, rows
+        self.forwards += 1
+        if self.forwards == IDLE:
+            self._idle()
 
     def found(self, site: Site, layout: Layout, nearest: str | None) -> None:
         """A traced forward pass met a site."""
@@ -103,10 +114,10 @@ class Stepper:
             return
         plain = z.detach()
         slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
-        self._window.observe(slot, kind, plain, plan)
+        self._window.observe(slot, kind, plain, plan, self._rows)
         if self.thorough:
             counts = engaged_count(plain, kind, plan)
-            slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan)
+            slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan, self._rows)
             self._drift.take(site, plain, counts.sum(0), len(counts) * plan.position_count, self.number)
             self._measure_gradient(site, z, plan)
 
@@ -173,6 +184,7 @@ class Stepper:
         self.thorough = self.observing = False
         self.number += 1
         self.open = self.updated = self._early = False
+        self.forwards = 0
         if self.number % self._length == 0:
             self._full()
 

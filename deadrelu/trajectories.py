@@ -19,15 +19,10 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 PARTS = QUANTITIES[:5]
 _MOVES = [*range(len(PARTS)), QUANTITIES.index("own")]
-RISK_CAPTURES = 6
-RISK_SURE = 6.0
-RISK_RATE = 0.05
 HEALTHY = 0.25
 """Share of its best rate at which a unit counts as healthy."""
 PACE_CAPTURES = 5
 """Captures whose own steps are averaged, about one window: longer than a swing, shorter than a drift."""
-LINE_CAPTURES = 8
-"""Captures through whose margins a line is drawn, to see who sinks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +58,7 @@ class _Rows:
     LATELY = slice(24, 36)  # and at the last healthy one
     STD, BEST, SILENT, LAST = range(36, 40)
     STEPS = slice(40, 40 + PACE_CAPTURES)  # own step of the mean update, by capture, the newest last
-    WHEN = slice(STEPS.stop, STEPS.stop + LINE_CAPTURES)
-    MARGINS = slice(WHEN.stop, WHEN.stop + LINE_CAPTURES)
-    COUNT = MARGINS.stop
+    COUNT = STEPS.stop
 
 
 class Trajectories:
@@ -162,32 +155,6 @@ class Trajectories:
         steady = pace / kick if kick > 0 and np.isfinite(pace) else None
         return Stretch(held[rows.PARTS].copy(), before, after, kick, steady, lr, int(first), int(last))
 
-    def sinking(self, site: str) -> Array:
-        """Return in how many steps the margin of each unit reaches zero, (units,); NaN where it does not sink steadily.
-
-        Steadily: the slope of a line through the last captures is beyond its standard error by far, the margin has
-        come down to one std z of the healthy unit, and the line meets zero within as many steps as it spans, twice.
-        """
-        state = self._state[:, self.units[site]]
-        steps, values = state[_Rows.WHEN], state[_Rows.MARGINS]
-        found = np.full(state.shape[1], np.nan)
-        if np.isfinite(steps).sum(0).min(initial=LINE_CAPTURES) < RISK_CAPTURES:
-            return found
-        first = int(np.isnan(steps[:, 0]).sum()) if state.shape[1] else 0
-        steps, values = steps[first:], values[first:]
-        at = steps - steps.mean(0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            slope = (at * values).sum(0) / (at**2).sum(0)
-            rest = values - values.mean(0) - at * slope
-            error = np.sqrt((rest**2).sum(0) / (len(steps) - 2) / (at**2).sum(0))
-            now = values[-1]
-            left = np.divide(now, -slope, out=np.full_like(now, np.inf), where=slope < 0)
-            near = (now > 0) & (now <= state[_Rows.STD]) & (left <= 2 * (steps[-1] - steps[0]))
-            sure = (slope < -RISK_SURE * error) & (values[0] - now > state[_Rows.STD] / 2)
-        sinks = near & sure & (state[_Rows.BEST] > RISK_RATE)
-        found[sinks] = left[sinks]
-        return found
-
     def largest_kick(self, site: str, first: int, last: int) -> float:
         """Return the largest median kick of a site's captures from step `first` to `last`."""
         return max((kick for step, kick in self._kicks.get(site, ()) if first <= step <= last), default=0.0)
@@ -221,9 +188,6 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     for row, value in ((rows.STD, std), (rows.BEFORE, margin), (rows.FIRST, step), (rows.KICK, np.nan)):
         np.copyto(state[row], value, where=healthy)
     _raise(state, True, present, lr)
-    for held, newest in ((rows.WHEN, step), (rows.MARGINS, margin)):
-        state[held.start : held.stop - 1] = state[held.start + 1 : held.stop]
-        state[held.stop - 1] = newest
     state[rows.LAST] = step
     np.fmax(past, present, out=past)
     return past

@@ -36,6 +36,7 @@ class Slot:
         rows: where its reach of each step is kept, (columns,) each.
         seen_at: the last step of the window in which it was executed.
         samples: the samples that it saw in the forward pass that runs.
+        part: how much of the batch the calls on parts of it have come through.
     """
 
     site: Site
@@ -48,6 +49,7 @@ class Slot:
     rows: tuple[torch.Tensor, ...] = ()
     seen_at: int = -1
     samples: int = 0
+    part: int = 0
 
     @property
     def columns(self) -> int:
@@ -119,16 +121,22 @@ class Window:
         """Begin to observe a step."""
         self._steps.append(step)
 
-    def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
-        """Take in the reach of one call, z detached; several calls in a step are one observation."""
+    def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan, batch: int | None) -> None:
+        """Take in the reach of one call, z detached; several calls in a step are one observation.
+
+        A call on fewer samples than the `batch` is about those that follow the call before it, until that is full.
+        """
         k = len(self._steps) - 1
         target = slot.rows[k]
         first = slot.seen_at != k
         slot.seen_at = k
         if not slot.samples:
             self._touched.append(slot)
-        if plan.sample_count > slot.samples:
-            slot.samples = plan.sample_count
+        rows = plan.sample_count
+        if batch is not None and rows < batch and plan.batch:
+            rows = slot.part = slot.part + rows if slot.part + rows <= batch else rows
+        if rows > slot.samples:
+            slot.samples = rows
         plain = plan.plain and kind.positive and not self._careful
         if plain and first and z.dtype == target.dtype:
             torch.amax(z, plan.over, out=target)
@@ -152,7 +160,7 @@ class Window:
         k = len(self._steps) - 1
         for slot in touched:
             slot.counted[k] += slot.samples
-            slot.samples = 0
+            slot.samples = slot.part = 0
         return touched
 
     def distrust(self, slot: Slot) -> None:

@@ -38,8 +38,9 @@ with deadrelu.Monitor(model, optimizer) as monitor:  # the line more
 
 print(monitor.report())
 
-# Every death is there to work with: when, of what, and what moved the unit's input under zero.
-death = next(death for death in monitor.deaths if death.killed_by_step == 100 and death.parameter)
+# Every death is there to work with: when, of what, what moved the unit's input under zero, what would have saved it.
+death = next(death for death in monitor.deaths if death.killed_by_step == 100 and death.parameter and death.safe_lr)
 print(f"\n{death.site}, unit {death.unit}: last fired at step {death.last_fired}, confirmed at {death.confirmed}")
 print(f"cause: {death.cause}, by {death.parameter} at a learning rate of {death.lr:g}")
 print("margin moved by", ", ".join(f"{part} {moved:+.2f}" for part, moved in death.shares.items()))
+print(f"the same update at a learning rate of about {death.safe_lr:.3g} or less leaves it alive")

@@ -71,7 +71,7 @@ def pairs() -> Iterator[Pair]:
     """
     for plan in _PLANS:
         split = plan.digits()
-        with _one_thread():
+        with one_thread():
             healthy = _run("healthy", plan, split, plan.healthy)
             killed = _run("killed", plan, split, plan.killing)
         yield Pair(plan.key, plan.title, split, healthy, killed)
@@ -110,8 +110,8 @@ def save(pair: Pair, folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    # Networks this small gain nothing from more threads, and lose a factor of ten on a machine whose cores are busy.
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from more threads, and lose a factor of ten where the cores are busy."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -123,7 +123,7 @@ def _one_thread() -> Iterator[None]:
 def _run(name: str, plan: _Plan, split: Split, learning_rate: float) -> Run:
     network = train(plan.factory, split, epochs=plan.epochs, learning_rate=learning_rate)
     report = auditing.audit(network, split.held_out, exhaustive=True)
-    return Run(name, learning_rate, network, _accuracy(network, split), report)
+    return Run(name, learning_rate, network, accuracy_of(network, split), report)
 
 
 def train(
@@ -146,7 +146,8 @@ def train(
     return network
 
 
-def _accuracy(network: nn.Module, split: Split) -> float:
+def accuracy_of(network: nn.Module, split: Split) -> float:
+    """Return the share of the held-out digits that a network reads right, in 0..1."""
     with torch.no_grad():
         right = network(split.held_out).argmax(dim=1) == split.labels[split.training :]
     return float(right.float().mean())

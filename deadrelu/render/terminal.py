@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from ..findings import without_model
 from ..report import Report
 from .canvas import Canvas
 from .comparison import comparison
+from .examined_page import examined_page
 from .page import SITES_SHOWN, page
 from .training import training_brief, training_page
 
@@ -65,6 +67,8 @@ def show_side_by_side(
 
 
 def _lines(report: Report, canvas: Canvas, *, all_sites: bool = False) -> list[Text]:
+    if without_model(report):
+        return examined_page(report, canvas, all_sites=all_sites)
     draw = training_page if report.mode == "training" else page
     return draw(report, canvas, all_sites=all_sites)
 

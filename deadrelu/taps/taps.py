@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .. import tracing
-from ..calls import in_backward
+from ..calls import in_backward, in_transform
 from ..guards import Release
 from ..kinds import Arguments, Kind, kind_of_function, refined
 from ..sites import Site
@@ -28,6 +28,7 @@ class Taps(TorchFunctionMode):
         scout: traces the forward passes that are not known yet.
         closing: to be detached when the forward pass that runs has ended.
         forwards: forward passes counted.
+        eager: a forward pass runs that was not entered by compiled code.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Taps(TorchFunctionMode):
         self.scout = Scout(model, sink, guard, **patterns)
         self.closing = False
         self.forwards = 0
+        self.eager = False
         self._gone = False
         self._model = model
         self._sink = sink
@@ -93,7 +95,7 @@ class Taps(TorchFunctionMode):
             self._pop()
             self.scout.detach()
             self._outer = self._counted = None
-            self._live = self._scouting = False
+            self._live = self._scouting = self.eager = False
             self._stack.clear()
             self._sink.end_forward(())
 
@@ -111,6 +113,7 @@ class Taps(TorchFunctionMode):
             self._stale = True
         if self._outer is None:
             self._outer = module
+            self.eager = self.scout.eager = not torch.compiler.is_compiling()
             self._begin(module, args, kwargs)
             return
         self._again += module is self._outer
@@ -119,6 +122,8 @@ class Taps(TorchFunctionMode):
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if in_backward() or not (self._count_eval or (module.training and torch.is_grad_enabled())):
+            return
+        if in_transform():
             return
         self._batch = self._rows(args, kwargs)
         if self._batch == 0:
@@ -181,6 +186,7 @@ class Taps(TorchFunctionMode):
         if self.closing and (module is self._outer or self._outer is None):
             self._pop()
             self._outer = self._counted = None
+            self.eager = False
             self.detach()
 
     def _pop(self) -> None:
@@ -193,7 +199,7 @@ class Taps(TorchFunctionMode):
             if self._again:
                 self._again -= 1
             else:
-                self._outer = None
+                self._outer, self.eager = None, False
                 if self._counted is not None:
                     self._end(module, out)
                 return
@@ -291,6 +297,8 @@ class Taps(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling() and self.eager:
+            return func(*args, **kwargs)
         try:
             named = self._named[func]
         except KeyError:

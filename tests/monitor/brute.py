@@ -16,7 +16,7 @@ Words that the design leaves open, and what is assumed here:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +72,7 @@ class Diary:
     """What each site did, step by step."""
 
     model: nn.Module
-    ears: Mapping[str, Ear]
+    ears: dict[str, Ear]
     steps: list[dict[str, Page]] = field(default_factory=list)
     rows: int = 0
     _now: dict[str, list[NDArray[np.float64]]] | None = None

@@ -40,7 +40,7 @@ class Play:
     """A model in training; `step` is one plain step of it, for the loops that need nothing else."""
 
     model: nn.Module
-    ears: Mapping[str, Ear]
+    ears: dict[str, Ear]
     make: Callable[..., torch.optim.Optimizer] = OPTIMIZERS["momentum"]
     optimizer: torch.optim.Optimizer = field(init=False)
     diary: Diary = field(init=False)

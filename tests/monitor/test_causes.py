@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from .brute import compare
-from .scenarios import HEALTHY, PLANTED, SPARSE, Performance, Scenario
+from .scenarios import HEALTHY, PLANTED, SPARSE
+from .stage import Performance, Scenario
 
 CAUSES = sorted({scenario.cause for scenario in PLANTED})
 FIELDS = (

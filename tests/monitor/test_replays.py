@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 import deadrelu
 
-from .scenarios import BATCH, Scenario, digits, layer_groups, mlp, sgd, standard
+from .scenarios import layer_groups
+from .stage import BATCH, Scenario, digits, mlp, sgd, standard
 
 STEPS = 120
 
@@ -123,7 +124,6 @@ class Spike:
         return fired
 
 
-@pytest.mark.xfail(strict=True, reason="safe_lr wants a replay of the killing update, which is not there yet")
 @pytest.mark.parametrize(
     ("at", "lr", "group", "norm"),
     [(24, 30.0, None, False), (36, 10.0, None, False), (24, 30.0, 1, False), (36, 300.0, None, True)],

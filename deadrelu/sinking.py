@@ -1,0 +1,102 @@
+"""Sinking: the margins of one site's units over the last captures, and when those that sink steadily meet zero."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .captures import QUANTITIES, Captures
+
+Array = NDArray[np.float64]
+LEAST, MOST = 8, 16
+"""Captures through which a line is drawn: fewer say nothing, older ones tell of another stretch of the training."""
+SURE = 5.0
+"""Standard errors by which the margin must sink: thousands of units are looked at, again and again."""
+FALL = 0.5
+"""Part of std z that the margin must have lost along the line."""
+STRAIGHT = 0.8
+"""Part of its speed over all captures that the own step must keep in the later half: what slows down may stop."""
+AHEAD = 2.0
+"""How far a line is followed, over what it was drawn through."""
+RARE = 0.02
+"""A unit whose activation rate was never above this has no margin to speak of."""
+_WEIGHT, _DECAY, _BIAS, _MARGIN, _STD, _RATE = map(
+    QUANTITIES.index, ("weight", "decay", "bias", "margin", "std", "rate")
+)
+
+
+class Sinking:
+    """The margins of the units of one site over the last captures. Memory is O(units).
+
+    What the layer's own steps do to a margin is known nearly exactly, because each is measured on one set of rows; what
+    the inputs do is hidden in the noise of drawing other rows. So the own part is followed as it is, and the rest as
+    far as it is beyond its noise.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[int] = deque(maxlen=MOST)
+        self._seen: deque[Array] = deque(maxlen=MOST)  # weight and bias part, margin, std z; (4, units)
+        self._best: Array | None = None
+
+    def follow(self, captures: Captures) -> None:
+        """Take in the captures of a window."""
+        for step, values in zip(captures.steps, captures.values, strict=True):
+            weight, bias = np.nan_to_num(values[_WEIGHT] + values[_DECAY]), np.nan_to_num(values[_BIAS])
+            self._steps.append(step)
+            self._seen.append(np.stack((weight, bias, values[_MARGIN], values[_STD])))
+            self._best = values[_RATE] if self._best is None else np.fmax(self._best, values[_RATE])
+
+    def left(self) -> Array:
+        """Return in how many steps each margin meets zero, (units,); NaN where it does not sink steadily.
+
+        >>> values = np.zeros((10, len(QUANTITIES), 2))
+        >>> values[1:, QUANTITIES.index("bias"), 0] = -0.1  # one unit sinks, by 0.01 a step
+        >>> values[:, QUANTITIES.index("margin"), 0] = 1.9 - 0.1 * np.arange(10)
+        >>> values[:, [QUANTITIES.index("std"), QUANTITIES.index("rate")]] = 1.0
+        >>> sinking = Sinking()
+        >>> sinking.follow(Captures(list(range(0, 100, 10)), values))
+        >>> sinking.left().round(6)
+        array([100.,  nan])
+        """
+        if len(self._steps) < LEAST or self._best is None:
+            return np.full(0 if self._best is None else len(self._best), np.nan)
+        steps = np.array(self._steps, float)
+        at, span = steps - steps.mean(), steps[-1] - steps[0]
+        margin = np.stack([seen[2] for seen in self._seen])
+        found = np.full(margin.shape[1], np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
+            slope, noise = _line(at, margin)
+            units = np.flatnonzero((slope < -SURE * noise) & (self._best > RARE))
+            if len(units):
+                weight, bias, std = (np.stack([seen[i, units] for seen in self._seen]) for i in (0, 1, 3))
+                found[units] = _meets_zero(at, span, weight + bias, margin[:, units], std)
+        return found
+
+    def mover(self, units: NDArray[np.bool_]) -> str | None:
+        """Return which part of the layer, `weight` or `bias`, lowered these margins most; None if none did."""
+        weight, bias = sum(seen[:2, units].sum(1) for seen in list(self._seen)[1:])
+        return None if min(weight, bias) >= 0 else "bias" if bias < weight else "weight"
+
+
+def _meets_zero(at: Array, span: float, own: Array, margin: Array, std: Array) -> Array:
+    """Return in how many steps the margins (k, units) that sink steadily meet zero; NaN for the others."""
+    moved = np.concatenate((np.zeros_like(own[:1]), np.cumsum(own[1:], 0)))
+    rest, noise = _line(at, margin - moved)
+    rest = np.sign(rest) * np.maximum(np.abs(rest) - 2 * noise, 0)
+    half = len(at) // 2
+    slope = _line(at, moved)[0] + rest
+    late = _line(at[half:] - at[half:].mean(), moved[half:])[0] + rest
+    now = margin.mean(0) + slope * at[-1]
+    left = np.divide(now, -slope, out=np.full_like(now, np.inf), where=slope < 0)
+    steady = (slope < 0) & (late <= STRAIGHT * slope) & (-slope * span > FALL * np.median(std, 0))
+    return np.where(steady & (now > 0) & (left <= AHEAD * span), left, np.nan)
+
+
+def _line(at: Array, values: Array) -> tuple[Array, Array]:
+    """Return slope and standard error of the line through values (k, units) at (k,), whose mean is 0."""
+    square = (at**2).sum()
+    slope = (at[:, None] * values).sum(0) / square
+    rest = values - values.mean(0) - at[:, None] * slope
+    return slope, np.sqrt((rest**2).sum(0) / max(1, len(at) - 2) / square)
