@@ -122,7 +122,7 @@ def _next(pair: Pair, saved: list[Path], runs: Path | None) -> list[str]:
     words = ["deadrelu", "audit", str(checkpoint), "--model", f"deadrelu.cli.demo_models:{pair.key}"]
     return [
         shlex.join(["deadrelu", "report", str(runs)]),
-        shlex.join(["tensorboard", "--logdir", str(runs)]),
+        shlex.join(["deadrelu", "board", str(runs)]),
         shlex.join([*words, "--data", str(data), "--exhaustive"]),
     ]
 

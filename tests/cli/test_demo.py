@@ -176,7 +176,7 @@ def test_the_screen_and_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def records_tell_the_same(runs: Path, screen: str) -> None:
     """The commands that are printed for the records are those of a folder with a run for each mistake."""
     assert shlex.join(["deadrelu", "report", str(runs)]) in screen
-    assert shlex.join(["tensorboard", "--logdir", str(runs)]) in screen
+    assert shlex.join(["deadrelu", "board", str(runs)]) in screen
     assert sorted(run.name for run in runs.iterdir()) == sorted(mistake.key for mistake in MISTAKES)
     told = json.loads(deadrelu("report", str(runs), "--json", "-").stdout)["runs"]
     for mistake in MISTAKES:
