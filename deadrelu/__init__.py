@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .monitor import Monitor as Monitor
     from .report import Report as Report
     from .report import SiteReport as SiteReport
+    from .states import diff as diff
+    from .states import timeline as timeline
 
 __version__ = "0.1.0"
 
@@ -36,7 +38,9 @@ _HOME = {
     "SiteReport": "report",
     "TrainingStopped": "errors",
     "audit": "auditing",
+    "diff": "states",
     "register_kind": "kinds",
+    "timeline": "states",
 }
 
 __all__ = sorted([*_HOME, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
@@ -44,6 +48,8 @@ __all__ = sorted([*_HOME, "__version__"])  # pyright: ignore[reportUnsupportedDu
 register_screen("text", "deadrelu.render.terminal:to_text")
 register_screen("html", "deadrelu.render.html:to_html")
 register_screen("markdown", "deadrelu.render.markdown:to_markdown")
+register_screen("diff", "deadrelu.render.difference:to_text")
+register_screen("timeline", "deadrelu.render.timeline:to_text")
 
 
 def __getattr__(name: str) -> Any:

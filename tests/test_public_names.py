@@ -22,7 +22,9 @@ PUBLIC = [
     "TrainingStopped",
     "__version__",
     "audit",
+    "diff",
     "register_kind",
+    "timeline",
 ]
 
 

@@ -14,9 +14,11 @@ from . import exits
 from .audit import EPILOG, audit
 from .board import board
 from .demo import demo
+from .diff import diff
 from .info import info
 from .live import live
 from .report import report
+from .timeline import timeline
 
 
 class Program(TyperGroup):
@@ -45,6 +47,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EPILOG)(audit)
+app.command()(diff)
+app.command()(timeline)
 app.command()(demo)
 app.command()(report)
 app.command()(live)

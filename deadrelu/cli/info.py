@@ -12,9 +12,8 @@ from .. import __version__
 _NEEDED = ("numpy", "rich", "typer", "tensorboard")
 _OPTIONAL = {
     "scikit-learn": "deadrelu demo; pip install 'deadrelu[demo]'",
-    "safetensors": "--data FILE.safetensors; pip install 'deadrelu[safetensors]'",
     "pillow": "--data FOLDER of images; pip install 'deadrelu[images]'",
-    "transformers": "Hugging Face models in your factories; pip install transformers",
+    "transformers": "the model of a Hugging Face folder; pip install 'deadrelu[transformers]'",
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .. import auditing
 from ..errors import InputError
 from ..report import Report
+from .blind import audit_blind
 from .exits import say
 from .sources import model_dtype, open_source
 from .targets import load_target
@@ -20,7 +21,9 @@ class Request:
 
     target: str
     model: str | None
-    data: str
+    data: str | None
+    input_shape: str | None
+    input_range: str | None
     exhaustive: bool
     batch_size: int
     max_samples: int | None
@@ -37,6 +40,10 @@ def scan(request: Request) -> Report:
     """
     if request.exhaustive and request.max_samples is not None:
         raise InputError("--exhaustive says that the data is complete, --max-samples that a part will do; drop one")
+    if request.data is None:
+        return _blind(request)
+    if request.input_shape is not None or request.input_range is not None:
+        raise InputError("--input-shape and --input-range declare inputs, --data gives them; drop one of the two")
     device = None if request.device is None else check_device(request.device)
     model = load_target(request.target, request.model)
     source = open_source(request.data, model_dtype(model))
@@ -54,4 +61,19 @@ def scan(request: Request) -> Report:
         include=list(request.include) or None,
         exclude=list(request.exclude) or None,
         progress=sys.stderr.isatty(),
+    )
+
+
+def _blind(request: Request) -> Report:
+    for given, option in ((request.exhaustive, "--exhaustive"), (request.max_samples is not None, "--max-samples")):
+        if given:
+            raise InputError(f"{option} speaks of data, and there is none; add --data SPEC, or drop it")
+    return audit_blind(
+        request.target,
+        request.model,
+        input_shape=request.input_shape,
+        input_range=request.input_range,
+        device=request.device,
+        include=request.include,
+        exclude=request.exclude,
     )

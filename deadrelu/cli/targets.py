@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from ..checkpoint import SUFFIXES, Checkpoint, bare, open_checkpoint
 from ..errors import CheckpointError, InputError, ModelError
+from .configured import build_configured, load_renamed
 from .exits import say
 from .imports import call_object, import_object, is_reference
 
@@ -20,30 +22,61 @@ _KNOWN = f"a file {'/'.join(SUFFIXES)} or a Hugging Face folder"
 
 
 def load_target(target: str, factory: str | None = None) -> nn.Module:
-    """Return the model: `pkg.mod:factory` alone, or a checkpoint's weights in the model that `factory` builds.
+    """Return the model: `pkg.mod:factory` alone, or a checkpoint's weights in the model that builds it.
+
+    That is `factory`: a Python reference, or a Hugging Face folder; None for a checkpoint that is such a folder itself.
 
     Raises:
         InputError: it is neither, or the factory cannot be used.
         CheckpointError: the checkpoint cannot be read, holds NaN or inf, or does not fit the model.
     """
-    path = Path(target).expanduser()
-    if not path.exists() and path.suffix.lower() not in SUFFIXES:
+    if not is_checkpoint(target):
         return _from_factory_alone(target, factory)
-    checkpoint = _opened(path)
-    if factory is None:
-        raise InputError(
-            f"{path} holds weights but not the model; name what builds it: --model pkg.mod:factory "
-            "(a callable without arguments that returns an nn.Module)"
-        )
-    model = build_model(factory)
+    path = Path(target).expanduser()
+    checkpoint = opened(path)
+    model = _model_of(checkpoint, factory)
     checkpoint.require_finite()
-    note = load_state(model, checkpoint.weights, path)
+    try:
+        note = load_state(model, checkpoint.weights, path)
+    except CheckpointError:
+        renamed = load_renamed(model, checkpoint)
+        if renamed is None:
+            raise
+        return renamed
     if note is not None:
         say(f"note: {note}")
     return model
 
 
-def _opened(path: Path) -> Checkpoint:
+def is_checkpoint(target: str) -> bool:
+    """Return whether TARGET is a file or folder, there or missing, and no Python reference."""
+    path = Path(target).expanduser()
+    return path.exists() or path.suffix.lower() in SUFFIXES
+
+
+def _model_of(checkpoint: Checkpoint, factory: str | None) -> nn.Module:
+    if factory is not None:
+        folder = Path(factory).expanduser()
+        if not folder.is_dir():
+            return build_model(factory)
+        described = opened(folder)
+        if described.config is None:
+            raise InputError(f"--model {factory} is a folder without config.json; name a factory: pkg.mod:factory")
+        return build_configured(replace(checkpoint, config=described.config))
+    if checkpoint.config is not None and "model_type" in checkpoint.config:
+        return build_configured(checkpoint)
+    raise InputError(
+        f"{checkpoint.path} holds weights but not the model; name what builds it: --model pkg.mod:factory "
+        "(a callable without arguments that returns an nn.Module), or leave out --data for what the weights alone say"
+    )
+
+
+def opened(path: Path) -> Checkpoint:
+    """Return the checkpoint at `path`.
+
+    Raises:
+        CheckpointError: it cannot be read; see `open_checkpoint`.
+    """
     try:
         return open_checkpoint(path)
     except CheckpointError as error:

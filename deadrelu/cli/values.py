@@ -6,6 +6,8 @@ import math
 
 from ..errors import InputError
 
+_LARGEST = 1 << 31
+
 
 def parse_fraction(text: str, option: str) -> float:
     """Return `5%` or `0.05` as 0.05.
@@ -47,3 +49,39 @@ def check_device(name: str) -> str:
     if device.type == "meta":
         raise InputError("--device 'meta' computes nothing; cpu always can be used")
     return name
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Return `3,224,224` as (3, 224, 224).
+
+    >>> parse_shape("3,224,224"), parse_shape("10")
+    ((3, 224, 224), (10,))
+
+    Raises:
+        InputError: it is no list of sizes.
+    """
+    try:
+        shape = tuple(int(field) for field in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1 or math.prod(shape) > _LARGEST:
+        raise InputError(f"--input-shape {text!r} is no shape of one sample; write it as 3,224,224 (without the batch)")
+    return shape
+
+
+def parse_range(text: str) -> tuple[float, float]:
+    """Return `0,1` as (0.0, 1.0).
+
+    >>> parse_range("-1,1")
+    (-1.0, 1.0)
+
+    Raises:
+        InputError: it is no range.
+    """
+    try:
+        low, high = (float(field) for field in text.split(","))
+    except ValueError:
+        low, high = math.nan, math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise InputError(f"--input-range {text!r} is no range; write the lowest and the highest value: 0,1")
+    return low, high

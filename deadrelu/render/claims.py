@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..report import Confidence, Level, Report
-from .words import ceiling, count, many
+from .words import ceiling, clean, count, many
 
 Standing = Literal["proved", "exhaustive", "statistical", "optimizer", "heuristic", "seen", "undecided"]
 """A level of evidence for death, or: seen to be alive, or not known yet."""
@@ -54,7 +54,10 @@ def _of_the_dead(report: Report, dead: int, undecided: int) -> str:
             "complete. This says nothing about other data."
         )
     if level == "proved":
-        return f"no input of the declared domain can make {each.replace('each', 'a')} fire: the weights forbid it."
+        domains = {str(claim["domain"]) for site in report.sites for claim in site.claims if claim.get("domain")}
+        domain = f" ({clean(domains.pop())})" if len(domains) == 1 else ""
+        who = each.replace("each", "a")
+        return f"no input of the declared domain{domain} can make {who} fire: the weights forbid it."
     if level == "optimizer":
         return (
             f"the optimizer state shows that no gradient reached {each} of late. A living unit whose consumers are "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..findings import findings, without_model
 from ..report import Report
+from .examined import table, worst
 from .page import SITES_SHOWN
 from .story import Story, tell
 from .tally import Tally, tally, worst_first
@@ -46,6 +48,8 @@ def escaped(text: str) -> str:
 
 def _table(report: Report) -> str:
     """Return the worst sites as a table, empty if there is nothing to say of any."""
+    if without_model(report):
+        return _examined(report)
     sites = [site for site in worst_first(tally(report)) if site.silent or site.flat or site.nan]
     if not sites:
         return ""
@@ -55,6 +59,19 @@ def _table(report: Report) -> str:
     text = "\n".join(lines)
     rest = len(sites) - SITES_SHOWN
     return f"{text}\n\nand {count(rest)} more sites with such units" if rest > 0 else text
+
+
+def _examined(report: Report) -> str:
+    """Return the layers of a checkpoint without data of which something is claimed."""
+    found = [layer for layer in worst(findings(report)) if layer.claimed]
+    if not found:
+        return ""
+    heads, columns = zip(*table(found[:SITES_SHOWN]), strict=True)
+    rows = zip(elide(columns[0], _NAME_WIDTH), *columns[1:], strict=True)
+    lines = [f"| {' | '.join(' '.join(head) for head in heads)} |", f"|---|{'--:|' * (len(heads) - 1)}"]
+    lines += [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows]
+    more = len(found) - SITES_SHOWN
+    return "\n".join(lines) + (f"\n\nand {count(more)} more layers with such units" if more > 0 else "")
 
 
 def _row(site: Tally, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..findings import without_model
 from ..report import Report
 from .advice import actions, meaning, named
 from .claims import Claim, claims
@@ -54,6 +55,10 @@ class Verdict:
 
 def judge(report: Report) -> Verdict:
     """Put a report into words."""
+    if without_model(report):
+        from .examined import judged  # builds on the words here
+
+        return judged(report)
     sites = worst_first(tally(report))
     dead, undecided = sum(t.dead for t in sites), sum(t.undecided for t in sites)
     severity = _severity(sites) if sites else "notice"

@@ -127,7 +127,7 @@ def test_info() -> None:
     assert lines["deadrelu"] == deadrelu.__version__
     assert lines["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
     assert lines["devices"].startswith("cpu")
-    assert {"torch", "numpy", "rich", "typer", "tensorboard", "scikit-learn", "safetensors", "pillow"} <= set(lines)
+    assert {"torch", "numpy", "rich", "typer", "tensorboard", "scikit-learn", "transformers", "pillow"} <= set(lines)
 
 
 def test_info_where_something_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
