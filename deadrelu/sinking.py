@@ -43,9 +43,12 @@ class Sinking:
     def follow(self, captures: Captures) -> None:
         """Take in the captures of a window."""
         for step, values in zip(captures.steps, captures.values, strict=True):
-            weight, bias = np.nan_to_num(values[_WEIGHT] + values[_DECAY]), np.nan_to_num(values[_BIAS])
+            with np.errstate(over="ignore", invalid="ignore"):
+                seen = np.array((values[_WEIGHT] + values[_DECAY], values[_BIAS], values[_MARGIN], values[_STD]))
+            if np.isnan(seen[:2]).any():
+                seen[:2] = np.nan_to_num(seen[:2])
             self._steps.append(step)
-            self._seen.append(np.stack((weight, bias, values[_MARGIN], values[_STD])))
+            self._seen.append(seen)
             self._best = values[_RATE] if self._best is None else np.fmax(self._best, values[_RATE])
 
     def left(self) -> Array:

@@ -129,7 +129,9 @@ class Trajectories:
         whole = sum(self.units[site].stop - self.units[site].start for site, _ in sites) == self._state.shape[1]
         columns = slice(None) if whole else np.concatenate([np.r_[self.units[site]] for site, _ in sites])
         seen = np.concatenate([captures[site].values[i] for site, i in sites], 1)
-        seen[_MOVES] = np.nan_to_num(seen[_MOVES])
+        moves = seen[_MOVES]
+        if np.isnan(moves).any():
+            seen[_MOVES] = np.nan_to_num(moves)
         active = np.concatenate([fired[site][i] for site, i in sites])
         widths = [len(fired[site][i]) for site, i in sites]
         peak, lr = np.repeat([rates[site][i] for site, i in sites], widths, 0).T
@@ -138,7 +140,7 @@ class Trajectories:
         if not whole:
             self._state[:, columns] = state
         for (site, _), part in zip(sites, np.split(kicks, np.cumsum(widths)[:-1]), strict=True):
-            self._kicks[site].append((step, float(np.median(part)) if len(part) else 0.0))
+            self._kicks[site].append((step, _median(part)))
 
     def stretch(self, site: str, unit: int, last_fired: int) -> Stretch | None:
         """Return the stretch in which a unit fell silent after `last_fired`, None if it was never healthy before."""
@@ -211,6 +213,15 @@ def _pace(state: Array, own: Array, spread: Array) -> Array:
     pace = _over(np.abs(mean), spread)
     pace[count < 2] = np.nan
     return pace
+
+
+def _median(values: Array) -> float:
+    """Return the median, 0 of nothing; several times faster than numpy's on so few values."""
+    if not len(values):
+        return 0.0
+    middle = len(values) // 2
+    parted = np.partition(values, middle)
+    return float(parted[middle] if len(values) % 2 else (parted[middle] + parted[:middle].max()) / 2)
 
 
 def _over(part: Array, whole: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,14 +32,6 @@ JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Also write JSON; - prints it instead of the screen.")
 ]
 AllSites = Annotated[bool, typer.Option("--all", help="List every site, not the worst alone.")]
-
-
-class Format(str, Enum):
-    """How a result is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    MARKDOWN = "markdown"
 
 
 def open_states(targets: Sequence[str | Path], model: str | None, data: str | None) -> list[State]:

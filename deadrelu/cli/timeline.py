@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .output import Screen, TextFile, quiet_stdout
+from .report import Format
 from .states import (
     AllSites,
     BatchSize,
@@ -14,7 +15,6 @@ from .states import (
     Device,
     Exclude,
     Exhaustive,
-    Format,
     Include,
     JsonFile,
     MaxSamples,

@@ -29,6 +29,13 @@ _EVIDENCE = {
 }
 
 
+_WORD = {"data": "silent", "weights": "counted"}
+_VERBS = {
+    "data": ("died", "came back", "fired for the first time"),
+    "weights": ("more counted", "no longer counted", "no longer counted for the first time"),
+}
+
+
 def to_text(found: Timeline) -> str:
     """Return it as plain text, as wide as the terminal (80 columns where there is none)."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -65,7 +72,8 @@ def headline(found: Timeline) -> str:
         return f"No checkpoint is bad: the silent share of no site rose by more than {percent(found.above)}."
     worst, names = found.series[0], named(found)
     rise = percent(worst.rises()[found.first_bad])
-    text = f"The first bad checkpoint is {names[found.first_bad]}: the silent share of {spoken([worst.site])[0]} rose"
+    where = spoken([worst.site], "site" if found.evidence == "data" else "layer")[0]
+    text = f"The first bad checkpoint is {names[found.first_bad]}: the {_WORD[found.evidence]} share of {where} rose"
     return f"{text} by {rise} over its lowest before; {names[found.first_bad - 1]} is the last good one."
 
 
@@ -91,8 +99,8 @@ def happened(found: Timeline) -> list[str]:
     """Say what happened at each checkpoint at which something did, with the causes."""
     lines = []
     for name, moment in zip(named(found), found.moments, strict=True):
-        numbers = ((moment.deaths, "died"), (moment.revivals, "came back"), (moment.births, "fired for the first time"))
-        words = [f"{count(number)} {verb}" for number, verb in numbers if number]
+        numbers = (moment.deaths, moment.revivals, moment.births)
+        words = [f"{count(n)} {verb}" for n, verb in zip(numbers, _VERBS[found.evidence], strict=True) if n]
         if not words:
             continue
         causes = [
@@ -124,12 +132,14 @@ def _loudest(told: list[str], found: Timeline) -> list[str]:
 def _table(found: Timeline, canvas: Canvas, all_sites: bool) -> list[Text]:
     shown = found.series if all_sites else found.series[:SHOWN]
     names = canvas.names([clean(one.site) for one in shown], min(NAME_WIDTH, canvas.width // 3))
-    last = [one.silent[-1] for one in shown]
+    last, word = [one.silent[-1] for one in shown], _WORD[found.evidence]
     columns = [
-        Column("site", ("site",), tuple(Text(name) for name in names), left=True),
+        Column(
+            "site", ("site" if found.evidence == "data" else "layer",), tuple(Text(name) for name in names), left=True
+        ),
         Column("units", ("units",), tuple(Text(count(one.units)) for one in shown)),
-        Column("first", ("silent", "first"), tuple(Text(percent(one.silent[0])) for one in shown)),
-        Column("last", ("silent", "last"), tuple(Text(percent(f), DEAD if f else SOFT) for f in last)),
+        Column("first", (word, "first"), tuple(Text(percent(one.silent[0])) for one in shown)),
+        Column("last", (word, "last"), tuple(Text(percent(f), DEAD if f else SOFT) for f in last)),
     ]
     if canvas.width >= 72 and found.evidence == "data":
         kept = tuple(Text(percent(one.survival[-1])) for one in shown)
@@ -138,7 +148,7 @@ def _table(found: Timeline, canvas: Canvas, all_sites: bool) -> list[Text]:
     if room >= _SPARK:
         picks = thinned(len(found.moments), room)
         sparks = tuple(canvas.spark([one.silent[i] or 0.0 for i in picks]) for one in shown)
-        columns.append(Column("course", ("silent share, by checkpoint"[:room],), sparks, left=True))
+        columns.append(Column("course", (f"{word} share, by checkpoint"[:room],), sparks, left=True))
     return indented(grid(columns))
 
 
@@ -151,7 +161,8 @@ def thinned(length: int, room: int) -> list[int]:
 
 def timeline_to_markdown(found: Timeline) -> str:
     """Return it as Markdown. Nothing in a name can be markup, nor HTML."""
-    lines = ["| site | units | silent first | silent last | surviving |", "|---|--:|--:|--:|--:|"]
+    word = _WORD[found.evidence]
+    lines = [f"| site | units | {word} first | {word} last | never {word} |", "|---|--:|--:|--:|--:|"]
     for one in found.series[:SHOWN]:
         cells = (one.site, count(one.units), percent(one.silent[0]), percent(one.silent[-1]), percent(one.survival[-1]))
         lines.append(f"| {' | '.join(escaped(clean(cell)) for cell in cells)} |")
@@ -210,7 +221,8 @@ def timeline_to_html(found: Timeline) -> str:
 
 def _html_sections(found: Timeline) -> list[tuple[str, list[str]]]:
     silent = [sum(n or 0 for n in moment.silent) for moment in found.moments]
-    listed = [f"{name}: {count(number)} silent" for name, number in zip(named(found), silent, strict=True)]
+    word = _WORD[found.evidence]
+    listed = [f"{name}: {count(number)} {word}" for name, number in zip(named(found), silent, strict=True)]
     sections = [(label, texts) for label, texts in _sections(found) if label != "when"]
     when = [("What happened when", happened(found))] if happened(found) else []
     return [*when, *((label.capitalize(), texts) for label, texts in sections), ("Checkpoints", listed)]
@@ -235,7 +247,7 @@ def _chart(one: Series, found: Timeline) -> str:
     labels = [str(m.step) if m.step is not None else clean(m.name)[-24:] for m in ends]
     return (
         f"<h2>{_safe(one.site)}</h2>"
-        f"<p>{_safe(many(one.units, 'unit'))}: {_safe(percent(one.silent[0]))} silent at first, "
+        f"<p>{_safe(many(one.units, 'unit'))}: {_safe(percent(one.silent[0]))} {_WORD[found.evidence]} at first, "
         f"{_safe(percent(one.silent[-1]))} at last{_safe(_kept(one, found))}.</p>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="silent share (solid) and survivors (dashed)">'
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH}" y1="{_FLOOR}" y2="{_FLOOR}"/>'
