@@ -76,8 +76,10 @@ class Coroner:
             death.lr = None  # its own kick is not the one to blame
 
     def own(self, site: str) -> Own:
-        """Return what feeds a site most directly."""
-        follower, groups = self._drift.followers[site], self._drift.groups
+        """Return what feeds a site most directly; no parameter if it is not followed."""
+        follower, groups = self._drift.followers.get(site), self._drift.groups
+        if follower is None:
+            return Own((), None, None)
         layers = [layer for layer in (follower.feeder, follower.inner) if layer is not None]
         names = [groups.name(p) for layer in layers for p in (layer.weight, layer.bias)]
         above = self._sites_upstream(site)

@@ -173,7 +173,8 @@ class Replays:
         for killed_by, killed in sorted(by_step.items(), key=lambda item: -len(item[1])):
             credit = CREDIT + EARNED * step - self._spent
             enough = credit >= (CREDIT / 8 if len(killed) >= MANY else CREDIT / 2)
-            if self.refused is None and self._model is not None and enough:
+            killed = [death for death in killed if own(death.site).group is not None]
+            if killed and self.refused is None and self._model is not None and enough:
                 self._explain(self._model, killed, self._snapshots.updates[killed_by], int(credit), own)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ STEPS = {
     "lint": ["ruff", "check"],
     "format": ["ruff", "format", "--check"],
     "types": ["mypy"],
-    "tests": ["pytest"],  # the last step: its closing line is the last of a run without a failure
+    "tests": ["pytest", "-n", "auto"],  # the last step: its closing line is the last of a run without a failure
 }
 
 

@@ -2,7 +2,7 @@
 
 import { csv, save } from "./download.js";
 import { fill, h, set, setText, watcher } from "./dom.js";
-import { causeWords, count, many } from "./format.js";
+import { causeWords, count, many, number } from "./format.js";
 import { causeColour } from "./palette.js";
 import { isDark } from "./theme.js";
 
@@ -95,5 +95,12 @@ function row(event, jump) {
   const cause = event.cause === null ? null : [h("i", { class: "swatch", style: { background: causeColour(event.cause, isDark()) } }), causeWords(event.cause)];
   return h("tr", { class: event.kind }, h("td", { class: "steps" }, go), h("td", { class: "name", title: event.site }, event.site),
     h("td", { class: "what" }, `${many(event.count, "unit")} ${VERBS[event.kind] ?? event.kind}`), h("td", {}, ...(cause ?? [])),
-    h("td", { class: "remedy" }, event.remedy ?? ""));
+    h("td", { class: "remedy" }, event.remedy ?? "", spared(event)));
+}
+
+// What a lower learning rate would have done, where the remedy does not say it.
+function spared(event) {
+  if (event.safe_lr === null || event.safe_lr === undefined || (event.remedy ?? "").includes("would be alive")) return null;
+  const whom = event.saved === null ? "them" : `${count(event.saved)} of ${count(event.count)}`;
+  return h("div", { class: "quiet" }, `A learning rate of ${number(event.safe_lr)} or less would have spared ${whom}.`);
 }

@@ -111,9 +111,13 @@ function about(site) {
 
 function lost(site) {
   if (!site.can_die) return [h("span", { class: "quiet" }, "cannot die")];
+  // A checkpoint by itself can prove a death, never that there is none.
+  if (site.op === "unknown" && !site.dead.length) return [h("span", { class: "quiet" }, "none proved")];
   return [`${count(site.dead.length)} `, h("span", { class: "quiet" }, percent(site.dead_fraction))];
 }
 
 function also(site) {
-  return STATES.slice(1).filter((name) => site[name].length).map((name) => `${count(site[name].length)} ${name.replace("_", " ")}`).join(", ");
+  const states = STATES.slice(1).filter((name) => site[name].length).map((name) => `${count(site[name].length)} ${name.replace("_", " ")}`);
+  const starved = new Set((site.claims ?? []).filter((c) => ["no_gradient", "never_gradient"].includes(c.claim)).map((c) => c.unit));
+  return [...states, ...(starved.size ? [`${count(starved.size)} without a gradient`] : [])].join(", ");
 }
