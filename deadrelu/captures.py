@@ -1,11 +1,14 @@
-"""Captures: what a captured step keeps of a site until its window ends, and the quantities that are measured of it."""
+"""Captures: what the captured steps of a window say of every site that is followed, measured together.
+
+A captured step leaves variants of z on the reference rows of each site: as it is, with the layer as it was, after the
+update. All that is ever needed of them is mean and deviation over rows, so that those of all sites are taken at the
+step's end, in few operations, and nothing but O(units) is kept until the window ends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,153 +21,183 @@ standard deviation of z, the own step in mean z since then and by the update of 
 far that update turned the unit: the spread of its own step over rows, over that of z (or of the layer before a norm).
 """
 
-
+VARIANTS = ("now", "step", "moved", "starved", "shrunk", "inner", "turned")
+"""Variants of z without its bias: as it is; what the update of this step adds; on the rows of the capture before, as it
+is, without the features that died since, and as decay alone would have left it; of the layer before a norm, as it is
+and what the update adds."""
+NOW, STEP, MOVED, STARVED, SHRUNK, INNER, TURNED = range(len(VARIANTS))
+_ACTIVE, _BIAS, _FALL = range(2 * len(VARIANTS), 2 * len(VARIANTS) + 3)
+_ROWS = 2 * len(VARIANTS) + 3
+"""Rows of what is measured: the means of all variants, their deviations, and what stands beside them."""
 _TOGETHER = 1 << 21
-"""Elements of the variants of z that are measured in one go: small ones cost launches, large ones memory."""
+"""Elements of the variants that are measured in one go: small ones cost launches, large ones memory."""
 
 
 @dataclass(slots=True, eq=False)
 class Capture:
-    """What is kept of one captured step of a site until its window ends; z is ax + b + rest on every row.
+    """One site in one captured step.
 
     Attributes:
-        step: the step.
-        ax, b, rest: A(x) of the reference rows (rows, units), the bias (units,), and what else was in z.
+        columns: where its units stand among those of all sites.
+        variants: by number in VARIANTS, those that there are, (rows, units) each.
         active: engaged pairs of each unit (units,), out of `pairs`.
-        moved: A(x) of the rows of the capture before, None after the first.
-        starved: the same without the features that died since, None if none did.
-        decayed: sum of lr * decay since the capture before.
-        after: A(x) of these rows after the update of this step, None before it.
-        b_after: the bias after it.
-        inner: of the layer before a norm, A(x) before and after the update, None without one.
+        bias, fall: the bias and what the update of this step added to it, (units,).
     """
 
-    step: int
-    ax: torch.Tensor
-    b: torch.Tensor
-    rest: torch.Tensor
+    columns: slice
+    variants: dict[int, torch.Tensor]
     active: torch.Tensor
     pairs: int
-    moved: torch.Tensor | None = None
-    starved: torch.Tensor | None = None
-    decayed: float = 0.0
-    after: torch.Tensor | None = None
-    b_after: torch.Tensor | None = None
-    inner: tuple[torch.Tensor, torch.Tensor] | None = None
+    bias: torch.Tensor
+    fall: torch.Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Captures:
-    """The captures of one site in a window, on the host: `values` is (captures, len(QUANTITIES), units)."""
-
-    steps: list[int]
-    values: Array
-
-
-@dataclass(slots=True, eq=False)
-class Measured:
-    """The captures of one site, window by window.
+    """The captures of a window, on the host.
 
     Attributes:
-        last: the last capture of the windows before.
-        before: mean and deviation of z without its bias, and the bias, at that capture, (units,) each.
+        steps: the captured steps, (captures,).
+        columns: where the units of each site stand.
+        seen: whether the site of a unit was captured in that step, (captures, units).
+        values: QUANTITIES, (captures, len(QUANTITIES), units); NaN where it was not.
     """
 
-    last: Capture | None = None
-    before: dict[str, Array] | None = None
+    steps: list[int]
+    columns: dict[str, slice]
+    seen: NDArray[np.bool_]
+    values: Array
 
-    def window(self, captures: list[Capture]) -> Captures:
-        """Return QUANTITIES of the captures of a window, each against the one before: one transfer from the device."""
-        pairs = zip(captures, [self.last, *captures[:-1]], strict=True)
-        moments = [_moments(list(group)) for _, group in groupby(pairs, _alike)]
-        raw = torch.cat([values.flatten(0, 1) for _, values in moments]).cpu().double().numpy()
-        found: list[Array] = []
-        at = 0
-        for names, values in moments:
-            for _ in range(len(values)):
-                piece = raw[at : at + values.shape[1]]
-                at += values.shape[1]
-                seen = dict(zip(names, piece, strict=True))
-                with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
-                    found.append(_quantities(seen, self.before, captures[len(found)].pairs))
-                self.before = {name: seen[name] for name in ("mean now", "std now", "bias")}
-        # The weights have moved on: A(x) of the next comparison is the one before the update, as captured.
-        self.last = captures[-1]
-        return Captures([now.step for now in captures], np.stack(found))
+    def of(self, site: str) -> tuple[list[int], Array]:
+        """Return the steps in which a site was captured, and its QUANTITIES in them, (steps, quantities, units)."""
+        part = self.columns[site]
+        there = np.flatnonzero(self.seen[:, part].all(1))
+        return [self.steps[i] for i in there], self.values[there, :, part]
 
 
-def _alike(pair: tuple[Capture, Capture | None]) -> tuple[Any, ...]:
-    now, old = pair
-    return now.ax.shape, now.ax.dtype, now.inner is None, None if now.moved is None or old is None else old.ax.shape
+class Captured:
+    """The captures of a window that is under way. Memory is O(units) for each."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, slice] = {}
+        self._steps: list[int] = []
+        self._pending: list[torch.Tensor] = []
+        self._places: list[tuple[int, int, slice, float]] = []  # capture, row, columns, what to divide by
+        self._before = np.empty((3, 0))  # mean and deviation of z without its bias, and the bias, when captured last
+
+    @property
+    def units(self) -> int:
+        """Units of all sites."""
+        return self._before.shape[1]
+
+    def add_site(self, site: str, units: int) -> slice:
+        """Make room for a site; returns the columns of its units."""
+        columns = self.columns[site] = slice(self.units, self.units + units)
+        self._before = np.concatenate((self._before, np.full((3, units), np.nan)), 1)
+        return columns
+
+    def add(self, step: int, captures: Sequence[Capture]) -> None:
+        """Measure the sites that one step captured."""
+        number = len(self._steps)
+        self._steps.append(step)
+        groups: dict[tuple[torch.Size, torch.dtype, torch.device], list[tuple[int, slice, torch.Tensor]]] = {}
+        for c in captures:
+            for row, z in c.variants.items():
+                groups.setdefault((z.shape, z.dtype, z.device), []).append((row, c.columns, z))
+            self._keep(c.active, number, _ACTIVE, c.columns, c.pairs)
+            self._keep(c.bias, number, _BIAS, c.columns)
+            if c.fall is not None:
+                self._keep(c.fall, number, _FALL, c.columns)
+        for (shape, _, _), group in groups.items():
+            many = max(1, _TOGETHER // max(1, shape.numel()))
+            for part in (group[i : i + many] for i in range(0, len(group), many)):
+                self._pending += _mean_std([z for _, _, z in part])
+                for at in (0, len(VARIANTS)):
+                    self._places += [(number, at + row, columns, 1.0) for row, columns, _ in part]
+
+    def _keep(self, values: torch.Tensor, number: int, row: int, columns: slice, over: float = 1.0) -> None:
+        self._pending.append(values)
+        self._places.append((number, row, columns, over))
+
+    def close(self) -> Captures:
+        """Return the captures since the last call: one transfer from the device."""
+        steps, pending, places = self._steps, self._pending, self._places
+        self._steps, self._pending, self._places = [], [], []
+        table = np.full((len(steps), _ROWS, self.units), np.nan)
+        if pending:
+            raw = _host(pending)
+            at = 0
+            for number, row, columns, over in places:
+                width = columns.stop - columns.start
+                values = raw[at : at + width]
+                table[number, row, columns] = values if over == 1.0 else values / over
+                at += width
+        seen = np.zeros((len(steps), self.units), bool)
+        for number, row, columns, _ in places:
+            if row == _BIAS:
+                seen[number, columns] = True
+        with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
+            values = _quantities(table, self._earlier(table, seen))
+        if not seen.all():
+            np.copyto(values, np.nan, where=~seen[:, None])
+        return Captures(steps, dict(self.columns), seen, values)
+
+    def _earlier(self, table: Array, seen: NDArray[np.bool_]) -> Array:
+        """Return what the capture before each one left of each unit, (captures, 3, units)."""
+        present = table[:, [NOW, len(VARIANTS) + NOW, _BIAS]]
+        before = np.empty_like(present)
+        last = self._before
+        for i, now in enumerate(present):
+            before[i] = last
+            last = now if seen[i].all() else np.where(seen[i], now, last)
+        self._before = np.array(last)
+        return before
 
 
-def _moments(pairs: list[tuple[Capture, Capture | None]]) -> tuple[list[str], torch.Tensor]:
-    """Return, per capture, mean and deviation over rows of what the quantities are made of, and what else is needed.
+def _host(tensors: Sequence[torch.Tensor]) -> Array:
+    """Return the elements of all tensors, one after the other."""
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) == 1:
+        return torch.cat([tensor.flatten() for tensor in tensors]).cpu().double().numpy()
+    return np.concatenate([tensor.flatten().cpu().double().numpy() for tensor in tensors])
 
-    The captures are of one shape. The result is names and (captures, names, units). A bias is the same in every row:
-    it is no part of the variants of z.
+
+def _mean_std(variants: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
+    """Return means and standard deviations over rows of tensors of one shape (rows, units), (variants, units) each.
+
+    Several times faster than `torch.std_mean`.
     """
-    nows = [now for now, _ in pairs]
-    ax, b, rest = (_stack([getattr(now, name) for now in nows]) for name in ("ax", "b", "rest"))
-    variants = {"now": ax + rest, "step": _stack([now.after for now in nows]) - ax}
-    olds = [old for now, old in pairs if old is not None and now.moved is not None]
-    if olds:
-        old_rest = _stack([old.rest for old in olds])
-        moved = _stack([now.moved for now in nows])
-        variants["moved"] = moved + old_rest
-        if any(now.starved is not None for now in nows):
-            starved = _stack([now.moved if now.starved is None else now.starved for now in nows])
-            variants["starved"] = starved + old_rest
-        if any(now.decayed for now in nows):
-            half = torch.tensor([now.decayed / 2 for now in nows], dtype=ax.dtype, device=ax.device)[:, None, None]
-            old_ax = _stack([old.ax for old in olds])
-            variants["shrunk"] = old_ax - half * (old_ax + moved) + old_rest
-    inner = [_stack(list(pair)) for pair in zip(*(now.inner for now in nows if now.inner is not None), strict=True)]
-    if inner:
-        variants |= {"inner": inner[0], "turned": inner[1] - inner[0]}
-    alike = len({z.shape for z in variants.values()}) == 1
-    if alike and len(variants) * ax.numel() <= _TOGETHER:
-        stds, means = map(torch.unbind, _std_mean(torch.stack(list(variants.values()))))
-    else:
-        stds, means = zip(*map(_std_mean, variants.values()), strict=True)
-    beside = (_stack([now.active for now in nows]).to(ax.dtype), b, _stack([now.b_after for now in nows]) - b)
-    names = [f"mean {name}" for name in variants] + [f"std {name}" for name in variants] + ["active", "bias", "fall"]
-    return names, torch.stack((*means, *stds, *beside), 1)
+    z = torch.stack(list(variants))
+    mean = z.mean(1, keepdim=True)
+    return mean[:, 0], z.sub_(mean).square_().sum(1).div_(max(1, z.shape[1] - 1)).sqrt_()
 
 
-def _stack(tensors: Sequence[torch.Tensor | None]) -> torch.Tensor:
-    held = [tensor for tensor in tensors if tensor is not None]
-    return held[0][None] if len(held) == 1 else torch.stack(held)
+def _quantities(table: Array, before: Array) -> Array:
+    """Return QUANTITIES (captures, quantities, units) from what was measured and what the captures before left.
 
-
-def _std_mean(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (standard deviation, mean) over rows, the last axis but one; several times faster than torch.std_mean."""
-    mean = z.mean(-2, keepdim=True)
-    centred = z - mean
-    return centred.square_().sum(-2).div_(max(1, z.shape[-2] - 1)).sqrt_(), mean.squeeze(-2)
-
-
-def _quantities(seen: dict[str, Array], before: dict[str, Array] | None, pairs: int) -> Array:
-    """Return QUANTITIES (quantities, units) of one capture from its moments and those of the capture before."""
-    out = np.zeros((len(QUANTITIES), len(seen["bias"])))
-    std = seen["std now"]
-    now = seen["mean now"] + seen["bias"] + 2 * std
-    out[5], out[6], out[8], out[9] = now, std, seen["mean step"] + seen["fall"], seen["active"] / pairs
-    out[10] = _over(seen["std step"], std)
-    if "std inner" in seen:
-        np.fmax(out[10], _over(seen["std turned"], seen["std inner"]), out=out[10])
-    if "mean moved" not in seen or before is None:
-        return out
-    then, bias = before["mean now"] + 2 * before["std now"], seen["bias"] - before["bias"]
-    moved = seen["mean moved"] + 2 * seen["std moved"]
-    decay = np.zeros_like(std)
-    if "mean shrunk" in seen:
-        decay = seen["mean shrunk"] + 2 * seen["std shrunk"] - then
-    starved = seen["mean starved"] + 2 * seen["std starved"] if "mean starved" in seen else moved
+    A part that cannot be told, for want of a capture before, is 0.
+    """
+    means, stds = table[:, : len(VARIANTS)], table[:, len(VARIANTS) : 2 * len(VARIANTS)]
+    active, bias, fall = (table[:, row] for row in (_ACTIVE, _BIAS, _FALL))
+    reach = means + 2 * stds
+    std = stds[:, NOW]
+    out = np.zeros((len(table), len(QUANTITIES), table.shape[2]))
+    now = reach[:, NOW] + bias
+    out[:, 5], out[:, 6], out[:, 8], out[:, 9] = now, std, means[:, STEP] + fall, active
+    out[:, 10] = np.fmax(_over(stds[:, STEP], std), _over(stds[:, TURNED], stds[:, INNER]))
+    then, fell, moved = before[:, 0] + 2 * before[:, 1], bias - before[:, 2], reach[:, MOVED]
+    decay = _or(reach[:, SHRUNK] - then, 0.0)
+    starved = _or(reach[:, STARVED], moved)
     # A bias adds the same to every row: its part does not depend on the order in which weight and bias move.
-    out[:5] = moved - then - decay, decay, bias, starved - moved, now - seen["bias"] - starved
-    out[7] = seen["mean moved"] - before["mean now"] + bias
+    parts = (moved - then - decay, decay, fell, starved - moved, now - bias - starved)
+    told = ~np.isnan(means[:, MOVED]) & ~np.isnan(before[:, 0])
+    for row, part in (*enumerate(parts), (7, means[:, MOVED] - before[:, 0] + fell)):
+        np.copyto(out[:, row], part, where=told)
     return out
+
+
+def _or(values: Array, other: Array | float) -> Array:
+    return np.where(np.isnan(values), other, values)
 
 
 def _over(part: Array, whole: Array) -> Array:

@@ -94,14 +94,14 @@ class Chronicle:
 
     def look(self, explain: Callable[[list[Death]], None]) -> list[Event]:
         """Take in the window that ends, and return what happened in it; `explain` may add to the deaths in it."""
-        captures = self._drift.close()
+        captures, rates = self._drift.close()
         self._largest = self._drift.groups.largest
         self._drift.groups.next_window()
         observed = self._window.close()
         self._grow()
         self._count()
         turns = self.lives.update(observed.steps, observed.fired, observed.samples)
-        self._follow(captures, observed)
+        self._follow(captures, rates, observed)
         self.quiet = np.logical_not(observed.fired.any(0))
         died, revived = self._turns(turns, observed)
         self._reaches(observed)
@@ -197,22 +197,32 @@ class Chronicle:
 
     def _reaches(self, observed: Observed) -> None:
         """Keep the largest z at the last firing of each unit, and at the step after it."""
-        for fired, top, samples in zip(observed.fired, observed.top, observed.samples, strict=True):
-            seen = samples > 0
-            after = seen & ~fired & ~np.isnan(self._top) & np.isneginf(self._next)
-            self._next[after] = top[after]
-            self._top[fired] = top[fired]
-            self._next[fired] = -np.inf  # not seen yet
+        on = observed.fired[-1]
+        self._top[on], self._next[on] = observed.top[-1, on], -np.inf  # not seen yet
+        units = np.flatnonzero(~on)
+        if not len(units):
+            return
+        fired, top, seen = observed.fired[:, units], observed.top[:, units], observed.samples[:, units] > 0
+        columns, any_fired = np.arange(len(units)), fired.any(0)
+        last = np.where(any_fired, len(fired) - 1 - fired[::-1].argmax(0), -1)
+        self._top[units] = np.where(any_fired, top[last, columns], self._top[units])
+        seen &= np.arange(len(seen))[:, None] > last
+        waits = any_fired | (~np.isnan(self._top[units]) & np.isneginf(self._next[units]))
+        after = np.where(seen.any(0), top[seen.argmax(0), columns], -np.inf)
+        self._next[units] = np.where(waits, after, self._next[units])
 
-    def _follow(self, captures: dict[str, Captures], observed: Observed) -> None:
-        fired = {}
-        for name, found in captures.items():
-            ends = np.searchsorted(observed.steps, found.steps, side="right")
-            here = observed.fired[:, self._window.slots[name].units]
-            fired[name] = [np.asarray(here[a:b].any(0)) for a, b in pairwise([0, *ends])]
-        rates = {name: [self._drift.rates[step][name] for step in found.steps] for name, found in captures.items()}
+    def _follow(self, captures: Captures, rates: Array, observed: Observed) -> None:
+        fired = np.zeros(captures.seen.shape, bool)
+        if len(fired):
+            # The units of the sites that are followed, among all units.
+            units = np.concatenate([np.r_[self._window.slots[name].units] for name in captures.columns])
+            since = np.zeros(len(units), bool)
+            ends = np.searchsorted(observed.steps, captures.steps, side="right")
+            for i, (start, end) in enumerate(pairwise([0, *ends])):
+                since |= observed.fired[start:end, units].any(0)
+                fired[i] = since
+                since &= ~captures.seen[i]
         self._paths.follow(captures, fired, rates)
-        self._drift.rates.clear()
 
     # -- turns -----------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ class UnitCounts:
 class SiteCounter:
     """Adds up the calls of one site on their device.
 
-    Memory is O(units), and one byte per sample and unit until a forward pass ends.
+    Memory is O(units), and a number per sample and unit until a forward pass ends.
     """
 
     def __init__(self, units: int, device: torch.device) -> None:
@@ -60,6 +60,7 @@ class SiteCounter:
         self._grad_positions = 0
         self._output_positions = 0
         self._fired: torch.Tensor | None = None
+        self._alone: tuple[torch.Tensor, torch.Tensor] | None = None  # the only call so far: counts, and their sums
         self._row = 0  # where the samples of the next call on a part of the batch begin
 
     def observe(self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None) -> None:
@@ -67,28 +68,38 @@ class SiteCounter:
         counts = engaged_count(z, kind, plan)
         self.add(counts, maximum(z, plan), plan, batch)
 
-    def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan, batch: int | None = None) -> None:
-        """Add one call whose engaged positions (samples, units) and maxima (units,) are known.
+    def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan, batch: int | None = None) -> torch.Tensor:
+        """Add one call whose engaged positions (samples, units) and maxima (units,) are known; return their sums.
 
         A call on fewer samples than the batch is about those that follow the call before it, and once the batch is full
         about its first ones again: exact where every part of a batch comes once before any comes twice. Where one part
         has all of its calls before the next has any, samples are paired as if it were not so; what never fired is
         silent in either case.
         """
-        self._active += counts.sum(0, dtype=self._active.dtype)
+        pairs = plan.sample_count * plan.position_count
+        total = counts.sum(0) if pairs < 1 << 24 else counts.sum(0, dtype=self._active.dtype)  # exact in float32
+        self._active += total
         torch.fmax(self._max_z, top, out=self._max_z)
-        self.positions += plan.sample_count * plan.position_count
+        self.positions += pairs
         self.calls += 1
+        samples = len(counts)
+        whole = batch is None or samples >= batch
+        if self._alone is not None:
+            self._fired, self._alone = self._alone[0] > 0, None
+        elif self._fired is None and plan.batch and whole and plan.position_count == 1:
+            self._alone = counts, total  # each pair is a sample
+            return total
         fired = counts > 0
         if not plan.batch:  # it lost the batch axis: it fired for some sample
             self._merge(0, fired)
-        elif batch is None or len(fired) >= batch:
+        elif whole:
             self._merge(0, fired)
             self._row = 0
         else:
-            start = self._row if self._row + len(fired) <= batch else 0
+            start = self._row if batch is None or self._row + samples <= batch else 0
             self._merge(start, fired)
-            self._row = start + len(fired)
+            self._row = start + samples
+        return total
 
     def _merge(self, start: int, fired: torch.Tensor) -> None:
         """Add which of the samples from `start` on fired, (samples, units)."""
@@ -118,15 +129,17 @@ class SiteCounter:
 
     def end_forward(self) -> None:
         """Close a forward pass: a sample that fired in any of its calls fired once."""
-        if self._fired is None:
-            return
-        self._active_samples += self._fired.sum(0)
-        self.samples += len(self._fired)
+        if self._alone is not None:
+            self._active_samples += self._alone[1]
+            self.samples += len(self._alone[0])
+        elif self._fired is not None:
+            self._active_samples += self._fired.sum(0)
+            self.samples += len(self._fired)
         self.drop_forward()
 
     def drop_forward(self) -> None:
         """Forget which samples fired in a forward pass that did not end."""
-        self._fired = None
+        self._fired = self._alone = None
         self._row = 0
 
     def host(self) -> UnitCounts:

@@ -16,42 +16,82 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
 from . import tracing
-from .captures import Capture, Captures, Measured
+from .captures import INNER, MOVED, NOW, SHRUNK, STARVED, STEP, TURNED, Capture, Captured, Captures
 from .feeders import Feeder, Picks, feeder, is_layer
 from .groups import Groups
 from .sites import Site
 from .tracing import Layout
 
+_SHAPES = 64
+"""Shapes of a layer's output whose reference rows are remembered."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
+class Rows:
+    """What a capture keeps of a site for the next one.
+
+    Attributes:
+        x: the reference rows of its layer's input, (rows, ...).
+        ax: A(x) when they were captured, (rows, units).
+        rest: what else was in z, None for nothing.
+    """
+
+    x: torch.Tensor
+    ax: torch.Tensor
+    rest: torch.Tensor | None
+
+    def plus_rest(self, ax: torch.Tensor) -> torch.Tensor:
+        """Return A(x) with the rest."""
+        return ax if self.rest is None else ax + self.rest
+
+
+@dataclass(slots=True, eq=False)
 class Follower:
-    """Follows one site through the captures; the first lines last, the others are of the step that is captured."""
+    """Follows one site through the captures; the first lines last, the others are of the step that is captured.
+
+    Attributes:
+        site, feeder, layout, columns: the site, its layer, what the tracer knew of its z, and where its units stand.
+        starves: its layer is fed by others, whose features may die.
+        inner: the layer before a norm.
+        direct: z was the output of the layer itself when captured last.
+    """
 
     site: Site
     feeder: Feeder
     layout: Layout
+    columns: slice
+    starves: bool
     inner: Feeder | None = None
+    direct: bool = False
     drawn: dict[tuple[torch.Size, int | None], Picks | None] = field(default_factory=dict)
-    x: torch.Tensor | None = None
-    measured: Measured = field(default_factory=Measured)
-    window: list[Capture] = field(default_factory=list)
+    before: Rows | None = None
 
     picks: Picks | None = None
-    rows: torch.Tensor | None = None
+    made: torch.Tensor | None = None
+    version: int = 0
+    x: torch.Tensor | None = None
     out: torch.Tensor | None = None
     shape: torch.Size | None = None
-    inner_rows: torch.Tensor | None = None
+    inner_x: torch.Tensor | None = None
     inner_ax: torch.Tensor | None = None
+    rows: Rows | None = None
     now: Capture | None = None
 
     def forget(self) -> None:
         """Forget the step that was captured."""
-        self.picks = self.rows = self.out = self.shape = self.inner_rows = self.inner_ax = self.now = None
+        self.picks = self.made = self.x = self.out = self.shape = None
+        self.inner_x = self.inner_ax = self.rows = self.now = None
+
+    def layers(self) -> tuple[Feeder, ...]:
+        """Return the layers whose rows are taken."""
+        return (self.feeder,) if self.inner is None else (self.feeder, self.inner)
 
 
 class Drift:
@@ -63,28 +103,35 @@ class Drift:
         self._guard = guard
         self.followers: dict[str, Follower] = {}
         self.groups = Groups(model, optimizers)
-        self.rates: dict[int, dict[str, tuple[float, float]]] = {}
+        self.captured = Captured()
         self.armed = False
+        self._rates: list[NDArray[np.float64]] = []
         self._modules = {path: module for module, path in tracing.module_paths(model).items()}
         self._generator = torch.Generator().manual_seed(0)
+        self._looks: list[tuple[nn.Module, Callable[..., None]]] = []
         self._hooks: list[Any] = []
         self._batch: int | None = None
         self._ran: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def follow(self, site: Site, layout: Layout, nearest: str | None, capturing: bool) -> None:
-        """Begin to follow a site whose nearest layer has this path; that layer may have run a moment ago."""
+    def follow(self, site: Site, layout: Layout, nearest: str | None, *, fed: bool, capturing: bool) -> None:
+        """Begin to follow a site whose nearest layer has this path; that layer may have run a moment ago.
+
+        Fed: ops with parameters come before that layer.
+        """
         if site.name in self.followers or nearest is None:
             return
         made = feeder(nearest, self._modules.get(nearest), site.units)
         if made is None:
             return
-        f = self.followers[site.name] = Follower(site, made, layout)
+        columns = self.captured.add_site(site.name, site.units)
+        f = self.followers[site.name] = Follower(site, made, layout, columns, fed and not made.is_norm)
         before = [p for p in site.producers if p != nearest]
         if made.is_norm and len(before) == 1:
             f.inner = feeder(before[0], self._modules.get(before[0]), site.units)
+        self._looks.clear()
         if capturing:
-            for layer in (f.inner, f.feeder):
-                if layer is not None and layer.path in self._ran:
+            for layer in reversed(f.layers()):
+                if layer.path in self._ran:
                     self._pick(f, layer, *self._ran[layer.path])
 
     def remember(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
@@ -101,15 +148,16 @@ class Drift:
     def arm(self, batch: int | None) -> None:
         """Look at the layers in the forward pass that begins."""
         self.armed, self._batch = True, batch
-        by_module: dict[nn.Module, list[Follower]] = {}
         for f in self.followers.values():
             f.forget()
-            for layer in (f.feeder, f.inner):
-                if layer is not None:
-                    by_module.setdefault(layer.module, []).append(f)
-        for module, followers in by_module.items():
+        if not self._looks:
+            by_module: dict[nn.Module, list[tuple[Follower, Feeder]]] = {}
+            for f in self.followers.values():
+                for layer in f.layers():
+                    by_module.setdefault(layer.module, []).append((f, layer))
+            self._looks = [(module, self._guard(self._look(met))) for module, met in by_module.items()]
+        for module, hook in self._looks:
             # Before a tap on the same layer, which takes the rows that are picked here.
-            hook = self._guard(self._look(followers))
             self._hooks.append(module.register_forward_hook(hook, prepend=True, with_kwargs=True))
 
     def disarm(self) -> None:
@@ -118,9 +166,11 @@ class Drift:
             handle.remove()
         self._hooks.clear()
         self._ran.clear()
+        for f in self.followers.values():
+            f.made = None
         self.armed = False
 
-    def _look(self, followers: list[Follower]) -> Any:
+    def _look(self, met: list[tuple[Follower, Feeder]]) -> Any:
         # Once removed in the middle of a call, a hook is no longer given the keyword arguments.
         def hook(module: nn.Module, args: Any, *rest: Any) -> None:
             out = rest[-1]
@@ -130,92 +180,113 @@ class Drift:
             if x.layout != torch.strided or out.layout != torch.strided:
                 return
             with torch._C.DisableTorchFunction():  # our own arithmetic is not the model's
-                for f in followers:
-                    self._pick(f, f.feeder if f.feeder.module is module else f.inner, x, out)
+                for f, layer in met:
+                    self._pick(f, layer, x, out)
 
         return hook
 
-    def _pick(self, f: Follower, layer: Feeder | None, x: torch.Tensor, out: torch.Tensor) -> None:
+    def _pick(self, f: Follower, layer: Feeder, x: torch.Tensor, out: torch.Tensor) -> None:
         """Take the reference rows of one layer, the same for a norm and the layer before it."""
-        if layer is None or (f.rows is not None if layer is f.feeder else f.inner_rows is not None):
+        if (f.x if layer is f.feeder else f.inner_x) is not None:
             return
         if f.shape is not None and out.shape != f.shape:  # pooled or joined since: not the same rows
-            f.picks = f.inner_rows = None
+            f.picks = f.inner_x = None
         if f.picks is None:
-            key = (out.shape, self._batch)
-            if key not in f.drawn:
-                layout = tracing.refit(f.layout, tuple(out.shape), self._batch)
-                f.drawn[key] = Picks.draw(tracing.plan(layout), self._generator, out.device) if layout else None
-            f.picks = f.drawn[key]
+            f.picks = self._draw(f, out)
         if f.picks is None:
             return
         f.shape = out.shape
-        with torch.no_grad():
-            rows = layer.rows(x.detach(), out.detach(), f.picks)
-            if f.picks.whole and not layer.is_norm:
-                rows = rows.clone()  # what comes after may overwrite it
-            if layer is f.feeder:
-                f.rows, f.out = rows, f.picks.of(out).clone() if f.picks.whole else f.picks.of(out)
-            else:
-                f.inner_rows = rows
+        if layer is not f.feeder:
+            f.inner_x = layer.rows(x.detach(), f.picks)
+            return
+        f.made, f.version = out, out._version
+        if layer.is_norm or not f.direct:
+            picked = f.picks.of(out.detach())
+            f.out = picked.clone() if f.picks.whole else picked  # what comes after may overwrite it
+        f.x = layer.normalised(f.out) if layer.is_norm and f.out is not None else layer.rows(x.detach(), f.picks)
 
-    def take(self, site: Site, z: torch.Tensor, active: torch.Tensor, pairs: int, step: int) -> None:
+    def _draw(self, f: Follower, out: torch.Tensor) -> Picks | None:
+        key = (out.shape, self._batch)
+        if key not in f.drawn:
+            if len(f.drawn) >= _SHAPES:
+                f.drawn.clear()
+            layout = tracing.refit(f.layout, tuple(out.shape), self._batch)
+            f.drawn[key] = Picks.draw(tracing.plan(layout), self._generator, out.device) if layout else None
+        return f.drawn[key]
+
+    def take(self, site: Site, z: torch.Tensor, active: torch.Tensor, pairs: int) -> None:
         """Take the reference rows of a pre-activation, of whose `pairs` so many were active per unit, (units,)."""
         f = self.followers.get(site.name)
-        if f is None or f.now is not None or f.picks is None or f.rows is None or f.out is None:
+        if f is None or f.now is not None or f.picks is None or f.x is None:
             return
         if z.shape != f.shape:  # pooled or cut since the layer: its rows are not those of z
             return
+        f.direct = z is f.made and z._version == f.version
+        if not f.direct and f.out is None:  # it was until now: seen again from the next capture on
+            return
         wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else z.dtype
-        with torch.no_grad():
-            x, bias = f.rows.to(wide), f.feeder.bias
-            ax = f.feeder.apply(x)
-            b = torch.zeros_like(ax[0]) if bias is None else bias.detach().to(wide, copy=True)
-            rest = f.picks.of(z).to(wide) - f.out.to(wide)
-            f.now = now = Capture(step, ax, b, rest, active, pairs)
-            if f.x is not None and len(f.x) > 1:
-                now.moved = f.feeder.apply(f.x)
-                now.decayed = self.groups.decayed(f.feeder.weight)
-                now.starved = None if f.feeder.is_norm else self._starved(f.feeder, f.x, x)
-            f.rows = x
-            if f.inner is not None and f.inner_rows is not None:
-                f.inner_ax = f.inner.apply(f.inner_rows.to(wide))
+        rest = None if f.direct or f.out is None else f.picks.of(z.detach()).to(wide) - f.out.to(wide)
+        x, bias = f.x.to(wide), f.feeder.bias
+        ax = f.feeder.apply(x)
+        f.rows = Rows(x, ax, rest)
+        b = torch.zeros_like(ax[0]) if bias is None else bias.detach().to(wide, copy=True)
+        f.now = Capture(f.columns, {NOW: f.rows.plus_rest(ax)}, active, pairs, b)
+        if f.before is not None and len(f.before.x) > 1:
+            self._compare(f, f.before, f.now.variants, x)
+        if f.inner is not None and f.inner_x is not None:
+            f.inner_x = f.inner_x.to(wide)
+            f.inner_ax = f.inner.apply(f.inner_x)
+
+    def _compare(self, f: Follower, old: Rows, variants: dict[int, torch.Tensor], x: torch.Tensor) -> None:
+        """Add what the layer now makes of the rows of the capture before."""
+        moved = f.feeder.apply(old.x)
+        variants[MOVED] = old.plus_rest(moved)
+        decayed = self.groups.decayed(f.feeder.weight)
+        if decayed:
+            variants[SHRUNK] = old.plus_rest(old.ax - decayed / 2 * (old.ax + moved))
+        lost = self._lost(x) if f.starves else None
+        if lost is not None:
+            lives = (lost != 0).to(old.x.dtype).reshape(1, -1, *([1] * (old.x.ndim - 2)))
+            variants[STARVED] = old.plus_rest(f.feeder.apply(old.x * lives))
 
     @staticmethod
-    def _starved(layer: Feeder, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor | None:
-        """Return A(x) of the old rows without the features that are zero throughout the new ones; None if none is."""
-        lives = (new != 0).any(0) if old.ndim == 2 else (new != 0).flatten(2).any(2).any(0)
-        if lives.device.type == "cpu" and bool(lives.all()):
-            return None
-        return layer.apply(old * lives.to(old.dtype).reshape(1, -1, *([1] * (old.ndim - 2))))
+    def _lost(x: torch.Tensor) -> torch.Tensor | None:
+        """Return the largest |x| of each feature over the rows, None where it is known that none is 0 throughout."""
+        size = x.abs().amax(0) if x.ndim == 2 else x.abs().flatten(2).amax((0, 2))
+        return None if size.device.type == "cpu" and bool(size.all()) else size
 
-    def after_update(self) -> None:
-        """Note what the update of a captured step made of its rows."""
+    def after_update(self, step: int) -> None:
+        """Note what the update of a captured step made of its rows, and at what learning rates."""
+        taken = []
         for f in self.followers.values():
             now = f.now
             if now is None or f.rows is None:
                 continue
-            f.x = f.rows
-            with torch.no_grad():
-                now.after = f.feeder.apply(f.x)
-                bias = f.feeder.bias
-                now.b_after = now.b if bias is None else bias.detach().to(now.b.dtype, copy=True)
-                if f.inner is not None and f.inner_rows is not None and f.inner_ax is not None:
-                    now.inner = (f.inner_ax, f.inner.apply(f.inner_rows.to(f.inner_ax.dtype)))
-            f.window.append(now)
+            f.before = f.rows
+            now.variants[STEP] = f.feeder.apply(f.rows.x) - f.rows.ax
+            bias = f.feeder.bias
+            now.fall = now.bias if bias is None else bias.detach().to(now.bias.dtype) - now.bias
+            if f.inner is not None and f.inner_x is not None and f.inner_ax is not None:
+                now.variants[INNER] = f.inner_ax
+                now.variants[TURNED] = f.inner.apply(f.inner_x) - f.inner_ax
+            taken.append(now)
             f.forget()
             self.groups.reset(f.feeder.weight)
-
-    def note_rates(self, step: int) -> None:
-        """Remember the learning rates at a captured update."""
-        self.rates[step] = {name: self.groups.peak(f.feeder.weight) for name, f in self.followers.items()}
+        if taken:
+            self.captured.add(step, taken)
+            self._rates.append(np.array([self.groups.peak(f.feeder.weight) for f in self.followers.values()]))
         self.groups.next_peak()
 
-    def close(self) -> dict[str, Captures]:
-        """Return the captures since the last call, on the host."""
-        found = {}
-        for name, f in self.followers.items():
-            captures, f.window = f.window, []
-            if captures:
-                found[name] = f.measured.window(captures)
-        return found
+    def close(self) -> tuple[Captures, NDArray[np.float64]]:
+        """Return the captures since the last call, on the host, and the learning rates.
+
+        These are (captures, 2, units): the largest one of the weight's since the capture before, and that of the update
+        that followed; NaN if no optimizer holds it.
+        """
+        captures, rates = self.captured.close(), self._rates
+        self._rates = []
+        widths = [f.site.units for f in self.followers.values()]
+        told = np.full((len(rates), 2, sum(widths)), np.nan)
+        for i, known in enumerate(rates):  # a site that joined later has none
+            told[i, :, : sum(widths[: len(known)])] = np.repeat(known, widths[: len(known)], 0).T
+        return captures, told

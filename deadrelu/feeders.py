@@ -7,7 +7,7 @@ such as a residual branch. With A as it stands now and x as it was, `apply` tell
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from torch import nn
 from .kernels import Plan
 
 ROWS = 64
+_SHAPES = 8
+"""Shapes of an input that are remembered; a training has few, or too many."""
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
     nn.BatchNorm1d,
@@ -54,45 +57,30 @@ class Feeder:
     def bias(self) -> torch.Tensor | None:
         return getattr(self.module, "bias", None)
 
-    def rows(self, x: torch.Tensor, y: torch.Tensor, picks: Picks) -> torch.Tensor:
-        """Return the reference rows of x, of shape (rows, ...), that made the rows `picks` of y."""
-        if self.is_norm:
-            out = picks.of(y)
-            scale = self.weight.detach()
-            shifted = out if self.bias is None else out - self.bias.detach()
-            return torch.where(scale == 0, torch.zeros_like(shifted), shifted / scale)
+    def rows(self, x: torch.Tensor, picks: Picks) -> torch.Tensor:
+        """Return a copy of the reference rows of the input x, (rows, ...), that made the rows `picks` of the output."""
         if isinstance(self.module, nn.Linear):
             if picks.whole:
-                return x
+                return x.clone()  # what comes after may overwrite it
             return x[tuple(picks.index[axis] for axis in sorted(picks.index))]
-        return self._patches(x, picks)
+        assert isinstance(self.module, _CONVOLUTIONS)
+        return picks.patches(self.module, x)
 
-    def _patches(self, x: torch.Tensor, picks: Picks) -> torch.Tensor:
-        """Return the patches of x that a convolution multiplies for these places, (rows, channels, *kernel)."""
-        conv = self.module
-        assert isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
-        axes = sorted(picks.index)
-        dims = len(conv.kernel_size)
-        if x.ndim == dims + 1:  # without a batch axis
-            x = x[None]
-        sample = picks.index[axes[0]].reshape(-1, *([1] * (dims + 1)))
-        channel = torch.arange(x.shape[1], device=x.device).reshape(1, -1, *([1] * dims))
-        index, outside = [sample, channel], None
-        for d in range(dims):
-            taps = torch.arange(conv.kernel_size[d], device=x.device) * conv.dilation[d]
-            before, after = conv._reversed_padding_repeated_twice[2 * (dims - 1 - d) :][:2]
-            at = picks.index[axes[1 + d]][:, None] * conv.stride[d] - before + taps
-            size = x.shape[2 + d]
-            shape = (len(at), 1, *(len(taps) if e == d else 1 for e in range(dims)))
-            if conv.padding_mode == "zeros" and (before or after):
-                beyond = ((at < 0) | (at >= size)).reshape(shape)
-                outside = beyond if outside is None else outside | beyond
-            index.append(_inside(at, size, conv.padding_mode).reshape(shape))
-        patches = x[tuple(index)]
-        return patches if outside is None else patches.masked_fill(outside, 0)
+    def normalised(self, out: torch.Tensor) -> torch.Tensor:
+        """Return what a norm scaled to make the rows `out` of its output, (rows, units); 0 where its scale is 0."""
+        scale = self.weight.detach()
+        shifted = out if self.bias is None else out - self.bias.detach()
+        return torch.where(scale == 0, torch.zeros_like(shifted), shifted / scale)
 
     def apply(self, rows: torch.Tensor) -> torch.Tensor:
         """Return A(x) of reference rows with the weight as it stands, (rows, units), in the rows' precision."""
+        kind = rows.device.type
+        if torch.is_autocast_enabled(kind):  # which would round the products, and those after the update not
+            with torch.autocast(kind, enabled=False):
+                return self._apply(rows)
+        return self._apply(rows)
+
+    def _apply(self, rows: torch.Tensor) -> torch.Tensor:
         weight = self.weight.detach().to(rows.dtype)
         if self.is_norm:
             return rows * weight
@@ -148,6 +136,7 @@ class Picks:
     index: dict[int, torch.Tensor]
     unit_axis: int
     whole: bool = False
+    _patches: dict[tuple[nn.Module, torch.Size, tuple[int, ...]], Patches] = field(default_factory=dict)
 
     @classmethod
     def draw(cls, plan: Plan, generator: torch.Generator, device: torch.device) -> Picks | None:
@@ -174,9 +163,63 @@ class Picks:
         picked = tensor[tuple(parts)]
         return picked.T if self.unit_axis == 0 else picked
 
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.index.values())))
+    def patches(self, conv: Convolution, x: torch.Tensor) -> torch.Tensor:
+        """Return the patches of x that a convolution multiplies for the rows, (rows, channels, *kernel)."""
+        if x.ndim == len(conv.kernel_size) + 1:  # without a batch axis
+            x = x[None]
+        key = (conv, x.shape, x.stride())
+        if key not in self._patches:
+            if len(self._patches) >= _SHAPES:
+                self._patches.clear()
+            self._patches[key] = Patches.find(conv, self, x)
+        return self._patches[key].of(x)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patches:
+    """Where the patches of some rows lie in the memory of a convolution's input.
+
+    Attributes:
+        index: elements, counted from the first one of the input, flat.
+        outside: which of them are padding with zeros, flat; None if none is.
+        shape: (rows, channels, *kernel).
+        span: elements that the input reaches over.
+    """
+
+    index: torch.Tensor
+    outside: torch.Tensor | None
+    shape: tuple[int, ...]
+    span: int
+
+    @classmethod
+    def find(cls, conv: Convolution, picks: Picks, x: torch.Tensor) -> Patches:
+        """Work out where the patches of an input like x lie, (samples, channels, *positions)."""
+        dims, axes, device = len(conv.kernel_size), sorted(picks.index), x.device
+        rows = len(picks.index[axes[0]])
+        shape = (rows, x.shape[1], *conv.kernel_size)
+        at = picks.index[axes[0]].reshape(-1, *([1] * (dims + 1))) * x.stride(0)
+        at = at + torch.arange(x.shape[1], device=device).reshape(1, -1, *([1] * dims)) * x.stride(1)
+        outside = torch.zeros((), dtype=torch.bool, device=device)
+        for d in range(dims):
+            taps = torch.arange(conv.kernel_size[d], device=device) * conv.dilation[d]
+            before, after = conv._reversed_padding_repeated_twice[2 * (dims - 1 - d) :][:2]
+            place = picks.index[axes[1 + d]][:, None] * conv.stride[d] - before + taps
+            size = x.shape[2 + d]
+            broad = (rows, 1, *(len(taps) if e == d else 1 for e in range(dims)))
+            if conv.padding_mode == "zeros" and (before or after):
+                outside = outside | ((place < 0) | (place >= size)).reshape(broad)
+            at = at + _inside(place, size, conv.padding_mode).reshape(broad) * x.stride(2 + d)
+        beyond = outside.expand(shape).flatten().nonzero()[:, 0]
+        span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        small = torch.int32 if span < 1 << 31 else torch.int64
+        return cls(at.expand(shape).flatten().to(small), beyond if len(beyond) else None, shape, span)
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the patches of an input, (rows, channels, *kernel)."""
+        found = x.as_strided((self.span,), (1,)).index_select(0, self.index)
+        if self.outside is not None:
+            found.index_fill_(0, self.outside, 0)
+        return found.view(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

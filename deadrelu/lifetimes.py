@@ -87,12 +87,23 @@ class Lifetimes:
         self.silent_since[busy] = total[-1, busy]
         turns: list[Turn] = []
         quiet = np.flatnonzero(~busy)
-        if len(quiet):
-            turns = self._quiet(quiet, steps, fired[:, quiet], samples[:, quiet], total[:, quiet])
+        # Of the others, most stay dead, or have not been silent for long enough by far.
+        long = total[-1, quiet] - self.silent_since[quiet] >= self.need[quiet]
+        turning = np.where(self.dead[quiet], fired[:, quiet].any(0), long)
+        if turning.any():
+            units = quiet[turning]
+            turns = self._turning(units, steps, fired[:, units], samples[:, units], total[:, units])
+        units = quiet[~turning]
+        if len(units):
+            on = fired[:, units]
+            last = len(on) - 1 - on[::-1].argmax(0)
+            once = on.any(0)
+            self.last_fired[units] = np.where(once, steps[last], self.last_fired[units])
+            self.silent_since[units] = np.where(once, total[last, units], self.silent_since[units])
         self.samples = total[-1].copy()
         return turns
 
-    def _quiet(
+    def _turning(
         self,
         units: NDArray[np.int64],
         steps: NDArray[np.int64],
@@ -100,6 +111,7 @@ class Lifetimes:
         samples: NDArray[np.int64],
         total: NDArray[np.int64],
     ) -> list[Turn]:
+        """Live through a window step by step: units that may be confirmed dead in it, or come back."""
         last, since, need, dead = self.last_fired[units], self.silent_since[units], self.need[units], self.dead[units]
         turns: list[Turn] = []
         for i, step in enumerate(steps):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,25 +20,39 @@ class Risks:
     def __init__(self, window: Window, drift: Drift) -> None:
         self._window = window
         self._drift = drift
-        self._warned: dict[str, NDArray[np.bool_]] = {}
-        self._sinking: dict[str, Sinking] = {}
+        self._warned: NDArray[np.bool_] = np.empty(0, bool)
+        self._sinking = Sinking()
         self._growth: dict[str, Growth] = {}
 
-    def look(self, captures: Mapping[str, Captures], observed: Observed, dead: NDArray[np.bool_]) -> list[Event]:
+    def look(self, captures: Captures, observed: Observed, dead: NDArray[np.bool_]) -> list[Event]:
         """Return who is about to die, or to overflow; each unit once until it is out of danger."""
-        events, step = [], int(observed.steps[-1])
+        step = int(observed.steps[-1])
+        return self._about_to_die(captures, step, dead) + self._about_to_overflow(observed, step)
+
+    def _about_to_die(self, captures: Captures, step: int, dead: NDArray[np.bool_]) -> list[Event]:
+        if not len(captures.steps):
+            return []
+        self._sinking.follow(captures)
+        left = self._sinking.left()
+        danger = np.isfinite(left)
+        before = np.append(self._warned, np.zeros(len(danger) - len(self._warned), bool))
+        self._warned = danger
+        if not danger.any():
+            return []
+        events = []
+        for name, part in captures.columns.items():
+            slot = self._window.slots[name]
+            fresh = danger[part] & ~before[part] & ~dead[slot.units] & slot.site.kind.can_die
+            if fresh.any():
+                units = np.flatnonzero(fresh)
+                steps = float(np.median(left[part][units]))
+                mover = self._mover(name, self._sinking.mover(part.start + units))
+                events.append(risk_event(name, step, units.tolist(), steps, mover))
+        return events
+
+    def _about_to_overflow(self, observed: Observed, step: int) -> list[Event]:
+        events = []
         for name, slot in self._window.slots.items():
-            if name in captures and slot.site.kind.can_die:
-                sinking = self._sinking.setdefault(name, Sinking())
-                sinking.follow(captures[name])
-                left = sinking.left()
-                danger = np.isfinite(left) & ~dead[slot.units]
-                fresh = danger & ~self._warned.get(name, np.zeros_like(danger))
-                self._warned[name] = danger
-                if fresh.any():
-                    units = [int(unit) for unit in np.flatnonzero(fresh)]
-                    steps = float(np.median(left[fresh]))
-                    events.append(risk_event(name, step, units, steps, self._mover(name, sinking.mover(fresh))))
             top = observed.top[:, slot.units]
             if self._growth.setdefault(name, Growth()).explodes(top):
                 reached = np.where(np.isfinite(top), top, -np.inf).max(0)

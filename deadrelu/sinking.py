@@ -1,4 +1,4 @@
-"""Sinking: the margins of one site's units over the last captures, and when those that sink steadily meet zero."""
+"""Sinking: the margins of all units over the last captures, and when those that sink steadily meet zero."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .captures import QUANTITIES, Captures
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 LEAST, MOST = 8, 16
 """Captures through which a line is drawn: fewer say nothing, older ones tell of another stretch of the training."""
 SURE = 5.0
@@ -25,10 +26,11 @@ RARE = 0.02
 _WEIGHT, _DECAY, _BIAS, _MARGIN, _STD, _RATE = map(
     QUANTITIES.index, ("weight", "decay", "bias", "margin", "std", "rate")
 )
+_SEEN_MARGIN = 2
 
 
 class Sinking:
-    """The margins of the units of one site over the last captures. Memory is O(units).
+    """The margins of all units over the last captures. Memory is O(units).
 
     What the layer's own steps do to a margin is known nearly exactly, because each is measured on one set of rows; what
     the inputs do is hidden in the noise of drawing other rows. So the own part is followed as it is, and the rest as
@@ -37,19 +39,23 @@ class Sinking:
 
     def __init__(self) -> None:
         self._steps: deque[int] = deque(maxlen=MOST)
-        self._seen: deque[Array] = deque(maxlen=MOST)  # weight and bias part, margin, std z; (4, units)
-        self._best: Array | None = None
+        self._seen: Array = np.empty((0, 4, 0))  # weight and bias part, margin, std z; (captures, 4, units)
+        self._best: Array = np.empty(0)
 
     def follow(self, captures: Captures) -> None:
-        """Take in the captures of a window."""
-        for step, values in zip(captures.steps, captures.values, strict=True):
-            with np.errstate(over="ignore", invalid="ignore"):
-                seen = np.array((values[_WEIGHT] + values[_DECAY], values[_BIAS], values[_MARGIN], values[_STD]))
-            if np.isnan(seen[:2]).any():
-                seen[:2] = np.nan_to_num(seen[:2])
-            self._steps.append(step)
-            self._seen.append(seen)
-            self._best = values[_RATE] if self._best is None else np.fmax(self._best, values[_RATE])
+        """Take in the captures of a window; a site that one of them did not see has none of that step."""
+        values = captures.values[-MOST:]
+        more = values.shape[2] - self._seen.shape[2]
+        if more:
+            self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, more)), constant_values=np.nan)
+            self._best = np.append(self._best, np.zeros(more))
+        with np.errstate(over="ignore", invalid="ignore"):
+            seen = values[:, [_WEIGHT, _BIAS, _MARGIN, _STD]]
+            seen[:, 0] += values[:, _DECAY]
+        self._steps.extend(captures.steps)
+        self._seen = np.concatenate((self._seen[max(0, len(self._seen) + len(seen) - MOST) :], seen))
+        if len(values):
+            self._best = np.fmax(self._best, values[:, _RATE].max(0, initial=0.0, where=~np.isnan(values[:, _RATE])))
 
     def left(self) -> Array:
         """Return in how many steps each margin meets zero, (units,); NaN where it does not sink steadily.
@@ -59,27 +65,43 @@ class Sinking:
         >>> values[:, QUANTITIES.index("margin"), 0] = 1.9 - 0.1 * np.arange(10)
         >>> values[:, [QUANTITIES.index("std"), QUANTITIES.index("rate")]] = 1.0
         >>> sinking = Sinking()
-        >>> sinking.follow(Captures(list(range(0, 100, 10)), values))
+        >>> seen = np.ones((10, 2), bool)
+        >>> sinking.follow(Captures(list(range(0, 100, 10)), {"relu": slice(0, 2)}, seen, values))
         >>> sinking.left().round(6)
         array([100.,  nan])
         """
-        if len(self._steps) < LEAST or self._best is None:
-            return np.full(0 if self._best is None else len(self._best), np.nan)
+        found = np.full(len(self._best), np.nan)
         steps = np.array(self._steps, float)
-        at, span = steps - steps.mean(), steps[-1] - steps[0]
-        margin = np.stack([seen[2] for seen in self._seen])
-        found = np.full(margin.shape[1], np.nan)
-        with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
-            slope, noise = _line(at, margin)
-            units = np.flatnonzero((slope < -SURE * noise) & (self._best > RARE))
-            if len(units):
-                weight, bias, std = (np.stack([seen[i, units] for seen in self._seen]) for i in (0, 1, 3))
-                found[units] = _meets_zero(at, span, weight + bias, margin[:, units], std)
+        seen = ~np.isnan(self._seen[:, _SEEN_MARGIN])
+        if seen.all():
+            self._look(steps, slice(None), found)
+        else:
+            codes = (1 << np.arange(len(seen))) @ seen
+            for code in np.unique(codes):
+                units = np.flatnonzero(codes == code)
+                mask = seen[:, units[0]]
+                self._look(steps[mask], units, found, mask)
         return found
 
-    def mover(self, units: NDArray[np.bool_]) -> str | None:
+    def _look(
+        self, steps: Array, units: slice | NDArray[np.intp], found: Array, captures: slice | Mask = slice(None)
+    ) -> None:
+        """Find out about units that were all seen in the same captures."""
+        if len(steps) < LEAST:
+            return
+        at, span = steps - steps.mean(), steps[-1] - steps[0]
+        history = self._seen[captures][:, :, units]
+        with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
+            slope, noise = _line(at, history[:, _SEEN_MARGIN])
+            falling = np.flatnonzero((slope < -SURE * noise) & (self._best[units] > RARE))
+            if len(falling):
+                weight, bias, margin, std = history[:, :, falling].swapaxes(0, 1)
+                left = _meets_zero(at, span, np.nan_to_num(weight) + np.nan_to_num(bias), margin, std)
+                found[np.arange(len(found))[units][falling]] = left
+
+    def mover(self, units: NDArray[np.bool_] | NDArray[np.intp]) -> str | None:
         """Return which part of the layer, `weight` or `bias`, lowered these margins most; None if none did."""
-        weight, bias = sum(seen[:2, units].sum(1) for seen in list(self._seen)[1:])
+        weight, bias = np.nan_to_num(self._seen[1:, :2, units]).sum((0, 2))
         return None if min(weight, bias) >= 0 else "bias" if bias < weight else "weight"
 
 

@@ -99,9 +99,9 @@ class Stepper:
         if self.forwards == IDLE:
             self._idle()
 
-    def found(self, site: Site, layout: Layout, nearest: str | None) -> None:
+    def found(self, site: Site, layout: Layout, nearest: str | None, *, fed: bool) -> None:
         """A traced forward pass met a site."""
-        self._drift.follow(site, layout, nearest, self.thorough)
+        self._drift.follow(site, layout, nearest, fed=fed, capturing=self.thorough)
 
     def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
         """A layer ran in a traced forward pass."""
@@ -117,8 +117,8 @@ class Stepper:
         self._window.observe(slot, kind, plain, plan, self._rows)
         if self.thorough:
             counts = engaged_count(plain, kind, plan)
-            slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan, self._rows)
-            self._drift.take(site, plain, counts.sum(0), len(counts) * plan.position_count, self.number)
+            active = slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan, self._rows)
+            self._drift.take(site, z, active, plan.sample_count * plan.position_count)
             self._measure_gradient(site, z, plan)
 
     def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
@@ -177,8 +177,7 @@ class Stepper:
         self._snapshots.after_update()
         if self.observing:
             if self.thorough:
-                self._drift.after_update()
-                self._drift.note_rates(self.number)
+                self._drift.after_update(self.number)
                 self.let_go()
             self._window.end_step()
         self.thorough = self.observing = False

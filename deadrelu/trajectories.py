@@ -7,7 +7,6 @@ healthy capture to the first one of the silence; that sum is what a death report
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,6 @@ from .captures import QUANTITIES, Captures
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 PARTS = QUANTITIES[:5]
-_MOVES = [*range(len(PARTS)), QUANTITIES.index("own")]
 HEALTHY = 0.25
 """Share of its best rate at which a unit counts as healthy."""
 PACE_CAPTURES = 5
@@ -65,92 +63,68 @@ class Trajectories:
     """The paths of all units that are followed, capture by capture. Memory is O(units)."""
 
     def __init__(self) -> None:
-        self.units: dict[str, slice] = {}
+        self._columns: dict[str, slice] = {}
         self._state = np.empty((_Rows.COUNT, 0))
         self._kicks: dict[str, deque[tuple[int, float]]] = {}
 
     def __contains__(self, site: str) -> bool:
-        return site in self.units
+        return site in self._kicks
 
     def parts(self, site: str) -> Array:
         """Return the sums of the parts since each unit was last healthy, (5, units)."""
-        return self._state[_Rows.PARTS, self.units[site]]
+        return self._state[_Rows.PARTS, self._columns[site]]
 
     def std(self, site: str) -> Array:
         """Return the standard deviation of z of each unit when last healthy, (units,)."""
-        return self._state[_Rows.STD, self.units[site]]
+        return self._state[_Rows.STD, self._columns[site]]
 
     def margin(self, site: str) -> Array:
         """Return the margin of each unit at the last capture, (units,)."""
-        return self._state[_Rows.AFTER, self.units[site]]
+        return self._state[_Rows.AFTER, self._columns[site]]
 
-    def follow(
-        self,
-        captures: Mapping[str, Captures],
-        fired: Mapping[str, list[Mask]],
-        rates: Mapping[str, list[tuple[float, float]]],
-    ) -> None:
-        """Take in the captures of a window, by site.
+    def follow(self, captures: Captures, fired: Mask, rates: Array) -> None:
+        """Take in the captures of a window.
 
         Args:
             captures: the captures, in order.
-            fired: per capture, which units fired since the one before, this one included, (units,).
-            rates: per capture, the largest learning rate of the weight since the one before, and that of the update
-                that followed; NaN if no optimizer holds it.
+            fired: which units fired since the capture before, this one included, (captures, units).
+            rates: the largest learning rate of the weight since the capture before, and that of the update that
+                followed, (captures, 2, units); NaN if no optimizer holds it.
         """
-        for site, found in captures.items():
-            if site not in self.units and len(found.steps):
-                self._add(site, found.values.shape[2])
-        at: dict[int, list[tuple[str, int]]] = {}
-        for site, found in captures.items():
-            for i, step in enumerate(found.steps):
-                at.setdefault(step, []).append((site, i))
+        self._grow(captures)
         with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
-            for step in sorted(at):
-                self._capture(step, at[step], captures, fired, rates)
+            for i, step in enumerate(captures.steps):
+                there, seen = captures.seen[i], captures.values[i]
+                if there.all():
+                    kicks = _advance(self._state, step, seen, fired[i], *rates[i])
+                else:
+                    kicks = np.zeros(len(there))
+                    state = self._state[:, there]
+                    kicks[there] = _advance(state, step, seen[:, there], fired[i, there], *rates[i][:, there])
+                    self._state[:, there] = state
+                for site, part in self._columns.items():
+                    if there[part.start : part.start + 1].any():
+                        held = self._kicks.setdefault(site, deque(maxlen=256))
+                        held.append((step, _median(kicks[part])))
 
-    def _add(self, site: str, units: int) -> None:
-        start = self._state.shape[1]
-        fresh = np.full((_Rows.COUNT, units), np.nan)
-        fresh[_Rows.PARTS], fresh[[_Rows.STD, _Rows.BEST, _Rows.SILENT]] = 0.0, 0.0
-        self._state = np.concatenate((self._state, fresh), 1)
-        self.units[site] = slice(start, start + units)
-        self._kicks[site] = deque(maxlen=256)
-
-    def _capture(
-        self,
-        step: int,
-        sites: list[tuple[str, int]],
-        captures: Mapping[str, Captures],
-        fired: Mapping[str, list[Mask]],
-        rates: Mapping[str, list[tuple[float, float]]],
-    ) -> None:
-        sites = sorted(sites, key=lambda found: self.units[found[0]].start)
-        whole = sum(self.units[site].stop - self.units[site].start for site, _ in sites) == self._state.shape[1]
-        columns = slice(None) if whole else np.concatenate([np.r_[self.units[site]] for site, _ in sites])
-        seen = np.concatenate([captures[site].values[i] for site, i in sites], 1)
-        moves = seen[_MOVES]
-        if np.isnan(moves).any():
-            seen[_MOVES] = np.nan_to_num(moves)
-        active = np.concatenate([fired[site][i] for site, i in sites])
-        widths = [len(fired[site][i]) for site, i in sites]
-        peak, lr = np.repeat([rates[site][i] for site, i in sites], widths, 0).T
-        state = self._state[:, columns]
-        kicks = _advance(state, step, seen, active, peak, lr)
-        if not whole:
-            self._state[:, columns] = state
-        for (site, _), part in zip(sites, np.split(kicks, np.cumsum(widths)[:-1]), strict=True):
-            self._kicks[site].append((step, _median(part)))
+    def _grow(self, captures: Captures) -> None:
+        more = captures.values.shape[2] - self._state.shape[1]
+        if more:
+            fresh = np.full((_Rows.COUNT, more), np.nan)
+            fresh[_Rows.PARTS], fresh[[_Rows.STD, _Rows.BEST, _Rows.SILENT]] = 0.0, 0.0
+            self._state = np.concatenate((self._state, fresh), 1)
+            self._columns = captures.columns
 
     def stretch(self, site: str, unit: int, last_fired: int) -> Stretch | None:
         """Return the stretch in which a unit fell silent after `last_fired`, None if it was never healthy before."""
         rows = _Rows
-        state = self._state[:, self.units[site].start + unit]
+        state = self._state[:, self._columns[site].start + unit]
         held = state[rows.CLOSED]
         if not held[rows.NOW] > last_fired:  # no capture since it fell silent: the stretch ends with the last one
-            held = state[rows.OPEN]
+            held = state[rows.OPEN].copy()
             if held[rows.FIRST] == held[rows.NOW]:  # healthy at the last capture: what moved it until then
-                held = state[rows.LATELY]
+                held = state[rows.LATELY].copy()
+            held[rows.PACE] = _pace(state[:, None])[0]
         if not np.isfinite(held[rows.BEFORE]):
             return None
         before, after, kick, lr, first, last, pace = map(float, held[rows.BEFORE :])
@@ -166,21 +140,28 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     """Move the state (rows, units) on by one capture, in place. Returns the larger kick of each unit."""
     rows = _Rows
     margin, std, own, kick, rate, turn = seen[len(PARTS) :]
-    state[rows.PARTS] += seen[: len(PARTS)]
+    state[rows.PARTS] += _told(seen[: len(PARTS)])
+    own = _told(own)
     np.fmax(state[rows.BEST], rate, out=state[rows.BEST])
     healthy = fired & (rate > 0) & (rate >= HEALTHY * state[rows.BEST])
     begins = ~fired & (state[rows.SILENT] == 0)
     state[rows.SILENT] = ~fired
     spread = np.where(state[rows.STD] > 0, state[rows.STD], std)
     since = step - state[rows.LAST]
-    since[np.isnan(since)] = 1
+    first = np.isnan(since)
+    since[first] = 1
     # The own step of one update over std z: the mean since the last capture, and that of this step.
-    past = _over(np.abs(own) / since, spread)
+    past = _over(np.abs(own / since), spread)
     present = np.maximum(_over(np.abs(kick), spread), turn)
-    state[rows.AFTER], state[rows.NOW], state[rows.PACE] = margin, step, _pace(state, own / since, spread)
+    state[rows.AFTER], state[rows.NOW] = margin, step
+    steps = state[rows.STEPS]
+    steps[:-1] = steps[1:]
+    np.divide(own, since, out=steps[-1])
+    steps[-1, first] = np.nan
     _raise(state, ~healthy, past, peak)
     if begins.any():
         state[rows.CLOSED, begins] = state[rows.OPEN, begins]
+        state[rows.CLOSED.stop - 1, begins] = _pace(state[:, begins])
     if healthy.all():
         state[rows.LATELY] = state[rows.OPEN]
     else:
@@ -195,6 +176,11 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     return past
 
 
+def _told(moves: Array) -> Array:
+    """Return moves with those that are not known, since something was not finite, as 0."""
+    return np.nan_to_num(moves) if np.isnan(moves).any() else moves
+
+
 def _raise(state: Array, units: Mask | bool, kick: Array, lr: Array) -> None:
     """Take over a kick that is larger than those of the stretch so far."""
     larger = units & ~(state[_Rows.KICK] >= kick)
@@ -202,15 +188,13 @@ def _raise(state: Array, units: Mask | bool, kick: Array, lr: Array) -> None:
     np.copyto(state[_Rows.LR], lr, where=larger)
 
 
-def _pace(state: Array, own: Array, spread: Array) -> Array:
+def _pace(state: Array) -> Array:
     """Return the own step of the mean update over the last captures, over std z; NaN after fewer than three."""
     held = state[_Rows.STEPS]
-    held[:-1] = held[1:]
-    held[-1] = np.where(np.isnan(state[_Rows.LAST]), np.nan, own)
     known = np.isfinite(held)
     count = known.sum(0)
     mean = np.where(known, held, 0.0).sum(0) / np.maximum(count, 1)
-    pace = _over(np.abs(mean), spread)
+    pace = _over(np.abs(mean), state[_Rows.STD])
     pace[count < 2] = np.nan
     return pace
 

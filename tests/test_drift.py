@@ -8,14 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 import deadrelu
-from deadrelu.captures import QUANTITIES, Capture, Captures
+from deadrelu.captures import QUANTITIES, Captures
 from deadrelu.feeders import Picks, feeder
 from deadrelu.kernels import Plan
-from deadrelu.kinds import KINDS
-from deadrelu.sites import Site
 
 
 def mlp(bias: bool = True) -> nn.Module:
@@ -57,16 +56,16 @@ def test_parts_sum_to_the_change(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     torch.manual_seed(0)
     model = MODELS[name]().double()
     model(torch.randn(4, 6, dtype=torch.float64))
-    seen: dict[str, list[Captures]] = {}
+    seen: dict[str, list[NDArray[np.float64]]] = {}
     optimizer = torch.optim.SGD(model.parameters(), 0.2, momentum=0.5, weight_decay=0.01)
     with deadrelu.Monitor(model, optimizer, window=10, strict=True) as monitor:
         close = monitor._drift.close
 
-        def keep() -> dict[str, Captures]:
-            found = close()
-            for site, captures in found.items():
-                seen.setdefault(site, []).append(captures)
-            return found
+        def keep() -> tuple[Captures, NDArray[np.float64]]:
+            found, rates = close()
+            for site in found.columns:
+                seen.setdefault(site, []).append(found.of(site)[1])
+            return found, rates
 
         monkeypatch.setattr(monitor._drift, "close", keep)
         for _ in range(40):
@@ -76,51 +75,49 @@ def test_parts_sum_to_the_change(name: str, monkeypatch: pytest.MonkeyPatch) -> 
             optimizer.step()
     assert seen
     for windows in seen.values():
-        values = np.concatenate([w.values for w in windows])  # (captures, quantities, units)
+        values = np.concatenate(windows)  # (captures, quantities, units)
         parts, margins = values[:, :5].sum(1), values[:, QUANTITIES.index("margin")]
         np.testing.assert_allclose(parts[1:], np.diff(margins, axis=0), atol=1e-12)
         assert np.abs(np.diff(margins, axis=0)).max() > 1e-3
 
 
-def test_own_parts_against_a_copy_of_the_weights() -> None:
+def test_own_parts_against_a_copy_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The weight and bias parts are the Shapley values over {weight, bias} with the old rows (brute force)."""
     torch.manual_seed(1)
     layer = nn.Linear(5, 4).double()
-    old = copy.deepcopy(layer)
+    model = nn.Sequential(layer, nn.ReLU())
     x = torch.randn(64, 5, dtype=torch.float64)
-    with torch.no_grad():
-        layer.weight += torch.randn_like(layer.weight)
-        layer.bias -= 1
+    old = copy.deepcopy(layer)
+    with deadrelu.Monitor(model, window=2, strict=True) as monitor:
+        close, kept = monitor._drift.close, []
+        monkeypatch.setattr(monitor._drift, "close", lambda: kept.append(close()) or kept[-1])
+        model(x)
+        with torch.no_grad():
+            layer.weight += torch.randn_like(layer.weight)
+            layer.bias -= 1
+        monitor.step()  # the update that was just made, by hand
+        model(x)
+        monitor.step()
 
     def value(weight: nn.Linear, bias: nn.Linear) -> torch.Tensor:
         return margin(x @ weight.weight.T + bias.bias).detach()
 
     weight = ((value(layer, old) - value(old, old)) + (value(layer, layer) - value(old, layer))) / 2
     bias = ((value(old, layer) - value(old, old)) + (value(layer, layer) - value(layer, old))) / 2
-    site = Site("relu", KINDS["relu"], 4, None, None)
-    drift = deadrelu.drift.Drift(layer, [])
-    follower = drift.followers["relu"] = deadrelu.drift.Follower(site, feeder("fc", layer, 4), None)  # type: ignore[arg-type]
-    zero = torch.zeros(64, 4, dtype=torch.float64)
-    rate = torch.ones(4, dtype=torch.float64)
-    follower.x = x
-    old_z = x @ old.weight.detach().T
-    follower.measured.before = {
-        "mean now": old_z.mean(0).numpy(),
-        "std now": old_z.std(0).numpy(),
-        "bias": old.bias.detach().numpy(),
-    }
-    follower.measured.last = Capture(6, old_z, old.bias.detach(), zero, rate, 1)
-    follower.rows, follower.out, follower.shape = x, layer(x).detach(), torch.Size((64, 4))
-    follower.picks = Picks({0: torch.arange(64)}, 1)
-    drift.take(site, layer(x).detach(), 64 * rate, 64, 7)
-    drift.after_update()
-    (captures,) = drift.close().values()
-    assert captures.steps == [7]
-    np.testing.assert_allclose(captures.values[0, 0], weight)
-    np.testing.assert_allclose(captures.values[0, 2], bias)
-    np.testing.assert_allclose(captures.values[0, 4], 0, atol=1e-12)
-    np.testing.assert_allclose(captures.values[0, 5], value(layer, layer))
-    np.testing.assert_allclose(captures.values[0, QUANTITIES.index("rate")], 1)
+    ((captures, rates),) = kept
+    steps, values = captures.of("1")
+    assert steps == [0, 1]
+    assert np.isnan(rates).all()  # no optimizer
+    assert not values[0, :5].any()
+    np.testing.assert_allclose(values[0, 5], value(old, old))
+    np.testing.assert_allclose(values[1, 0], weight)
+    np.testing.assert_allclose(values[1, 2], bias)
+    np.testing.assert_allclose(values[1, 4], 0, atol=1e-12)
+    np.testing.assert_allclose(values[1, 5], value(layer, layer))
+    np.testing.assert_allclose(values[1, QUANTITIES.index("rate")], (layer(x) > 0).double().mean(0).numpy())
+    own = (x @ (layer.weight - old.weight).T + layer.bias - old.bias).mean(0).detach()
+    np.testing.assert_allclose(values[0, QUANTITIES.index("kick")], own)
+    np.testing.assert_allclose(values[1, QUANTITIES.index("own")], own)
 
 
 def margin(z: torch.Tensor) -> torch.Tensor:
@@ -152,7 +149,9 @@ def test_patches_give_the_output_of_a_convolution(conv: nn.Module) -> None:
     made = feeder("conv", conv, y.shape[1])
     assert picks is not None
     assert made is not None
-    rows = made.apply(made.rows(x, y, picks))
+    rows = made.apply(made.rows(x, picks))
     if conv.bias is not None:
         rows = rows + conv.bias.detach()
     torch.testing.assert_close(rows, picks.of(y))
+    if x.ndim == 4:  # whatever the memory format
+        torch.testing.assert_close(made.rows(x.to(memory_format=torch.channels_last), picks), made.rows(x, picks))

@@ -97,7 +97,8 @@ class Scout(Watcher):
         # What came out of a vmap or out of several tensors cannot be met again by a tap.
         self.dynamic |= seen.mapped or seen.kind.gate is not None or seen.kind.name in ("maxout", "maximum")
         self._calls[seen.site.name] = self._calls.get(seen.site.name, 0) + 1
-        self._sink.found(seen.site, seen.layout, self._nearest(seen.site))
+        nearest = self._nearest(seen.site)
+        self._sink.found(seen.site, seen.layout, nearest, fed=bool(self.upstream.get(nearest or "")))
         self._sink.observe(seen.site, seen.kind, seen.z, seen.plan)
         return None
 
