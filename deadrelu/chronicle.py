@@ -73,6 +73,11 @@ class Chronicle:
         self.deaths[:] = [Death(**death) for death in state["deaths"]]
         self.events[:] = [Event.from_dict(event) for event in state["events"]]
 
+    @property
+    def kick(self) -> float:
+        """The largest usual kick of the last window: what nine in ten units of a site stay below."""
+        return self._paths.kick
+
     def samples(self, slot: Slot) -> int:
         """Return the samples that a site saw in the run."""
         return int(self.lives.samples[slot.start]) if slot.site.units else 0

@@ -55,6 +55,8 @@ class Coroner:
             death.cause, death.parameter, death.lr = "unknown", edited, None
             return
         above = self._sites_upstream(name)
+        if not above:  # features that vanish from the data have not died
+            parts["input"], parts["upstream"] = parts["input"] + parts["upstream"], 0.0
         death.cause, part = judge(
             Evidence(
                 non_finite=non_finite,

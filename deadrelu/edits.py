@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
+from operator import attrgetter
 
 import torch
 
 RARE = 0.05
 """What is edited at more of the steps than this belongs to the training, as the clipping of weights does."""
+
+_VERSION = attrgetter("_version")
 
 
 class Edits:
@@ -18,7 +21,9 @@ class Edits:
     """
 
     def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]]) -> None:
-        self._parameters = list(parameters)
+        named = list(parameters)
+        self._names = [name for name, _ in named]
+        self._parameters = [parameter for _, parameter in named]
         self._versions: list[int] | None = None
         self._seen: deque[tuple[int, str]] = deque(maxlen=4096)
         self._count: Counter[str] = Counter()
@@ -29,16 +34,16 @@ class Edits:
         self._steps = step
         if self._versions is None:
             return
-        now = [p._version for _, p in self._parameters]
+        now = list(map(_VERSION, self._parameters))
         if now != self._versions:
-            changed = (n for (n, _), a, b in zip(self._parameters, now, self._versions, strict=True) if a != b)
+            changed = (n for n, a, b in zip(self._names, now, self._versions, strict=True) if a != b)
             for name in changed:
                 self._seen.append((step - 1, name))
                 self._count[name] += 1
 
     def after_update(self) -> None:
         """Remember the versions right after an update."""
-        self._versions = [p._version for _, p in self._parameters]
+        self._versions = list(map(_VERSION, self._parameters))
 
     def close(self) -> None:
         """Let go of the parameters."""

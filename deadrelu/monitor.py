@@ -22,6 +22,7 @@ from .errors import DeadReluWarning, ModelError, TrainingStopped
 from .guards import Guarded
 from .replays import Replays
 from .report import Coverage, Report
+from .schedule import Schedule
 from .snapshots import Snapshots
 from .status import training_confidence, training_report
 from .stepper import IDLE, Stepper
@@ -104,7 +105,8 @@ class Monitor:
         self._on_event, self._stop_when = on_event, stop_when
         self._warned = False
         optimizers = _listed(optimizer)
-        length, held, drift = window, Window(-(-window // every)), Drift(inner, optimizers, self._guarded)
+        self._schedule = Schedule(every=every, length=window)
+        held, drift = Window(self._schedule.room), Drift(inner, optimizers, self._guarded)
         patterns = {"include": include, "exclude": exclude}
         self._snapshots = Snapshots(inner, drift.groups.places, snapshot_memory if every == 1 else 0)
         self._edits = Edits(inner.named_parameters())
@@ -113,9 +115,9 @@ class Monitor:
             drift,
             self._snapshots,
             self._edits,
+            self._schedule,
             optimizers,
-            every=every,
-            length=length,
+            length=window,
             guard=self._guarded,
             full=self._look,
             idle=self._nothing_updated,
@@ -268,6 +270,7 @@ class Monitor:
         if not len(self._window):
             return
         events = self._chronicle.look(self._explain)
+        self._schedule.end_window(self._stepper.number, self._chronicle.kick, bool(events))
         if self._record is not None:
             self._write()
         for event in events:

@@ -17,14 +17,11 @@ from .drift import Drift
 from .edits import Edits
 from .kernels import Plan, engaged_count
 from .kinds import Kind
+from .schedule import Schedule
 from .sites import Site
 from .snapshots import FIRST, Snapshots
 from .tracing import Layout
 from .windows import Window
-
-CAPTURES = 5
-"""Captured steps of a window."""
-
 
 IDLE = 256
 """Forward passes of one step after which it is said that no update came; more than anyone accumulates."""
@@ -35,8 +32,9 @@ class Stepper:
 
     Args:
         window, drift, snapshots, edits: where it goes.
+        schedule: which steps are observed, and which captured.
         optimizers: what updates the parameters; without any, `end_update` is called by the user.
-        every, length: observe every that many steps; steps of a window.
+        length: steps of a window.
         guard: wraps what goes into hooks.
         full: called when a window is full.
         idle: called when so many forward passes came without an update that one was forgotten.
@@ -56,9 +54,9 @@ class Stepper:
         drift: Drift,
         snapshots: Snapshots,
         edits: Edits,
+        schedule: Schedule,
         optimizers: list[Optimizer],
         *,
-        every: int,
         length: int,
         guard: Callable[[Callable[..., Any]], Callable[..., Any]],
         full: Callable[[], None],
@@ -68,8 +66,7 @@ class Stepper:
         self.open = self.updated = self.observing = self.thorough = False
         self._window, self._drift, self._snapshots, self._edits = window, drift, snapshots, edits
         self._optimizers = optimizers
-        self._every, self._length = every, length
-        self._stride = max(1, -(-length // every) // CAPTURES)
+        self._schedule, self._length = schedule, length
         self._guard, self._full, self._idle = guard, full, idle
         self._early = False
         self._batch = 0
@@ -84,9 +81,9 @@ class Stepper:
             self.end_step()
         if not self.open:
             self.open = True
-            self.observing = self.number % self._every == 0
+            self.observing = self._schedule.observes(self.number)
             if self.observing:
-                self.thorough = len(self._window) % self._stride == 0
+                self.thorough = self._schedule.captures(len(self._window), self._drift.groups.present())
                 self._window.begin_step(self.number)
                 if self.thorough:
                     self._drift.arm(rows)

@@ -56,16 +56,23 @@ class _Rows:
     LATELY = slice(24, 36)  # and at the last healthy one
     STD, BEST, SILENT, LAST = range(36, 40)
     STEPS = slice(40, 40 + PACE_CAPTURES)  # own step of the mean update, by capture, the newest last
-    COUNT = STEPS.stop
+    SINGLE = slice(STEPS.stop, STEPS.stop + PACE_CAPTURES)  # own step of the update after each capture
+    SINCE = SINGLE.stop  # updates from the capture before to the last one
+    COUNT = SINCE + 1
 
 
 class Trajectories:
-    """The paths of all units that are followed, capture by capture. Memory is O(units)."""
+    """The paths of all units that are followed, capture by capture. Memory is O(units).
+
+    Attributes:
+        kick: what nine in ten units of each site stayed below in the captures taken in last.
+    """
 
     def __init__(self) -> None:
         self._columns: dict[str, slice] = {}
         self._state = np.empty((_Rows.COUNT, 0))
         self._kicks: dict[str, deque[tuple[int, float]]] = {}
+        self.kick = 0.0
 
     def __contains__(self, site: str) -> bool:
         return site in self._kicks
@@ -92,6 +99,7 @@ class Trajectories:
                 followed, (captures, 2, units); NaN if no optimizer holds it.
         """
         self._grow(captures)
+        self.kick = 0.0
         with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
             for i, step in enumerate(captures.steps):
                 there, seen = captures.seen[i], captures.values[i]
@@ -105,7 +113,9 @@ class Trajectories:
                 for site, part in self._columns.items():
                     if there[part.start : part.start + 1].any():
                         held = self._kicks.setdefault(site, deque(maxlen=256))
-                        held.append((step, _median(kicks[part])))
+                        usual, most = _median_and_most(kicks[part])
+                        held.append((step, usual))
+                        self.kick = max(self.kick, most if np.isfinite(most) else np.inf)
 
     def _grow(self, captures: Captures) -> None:
         more = captures.values.shape[2] - self._state.shape[1]
@@ -154,10 +164,11 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     past = _over(np.abs(own / since), spread)
     present = np.maximum(_over(np.abs(kick), spread), turn)
     state[rows.AFTER], state[rows.NOW] = margin, step
-    steps = state[rows.STEPS]
-    steps[:-1] = steps[1:]
+    steps, single = state[rows.STEPS], state[rows.SINGLE]
+    steps[:-1], single[:-1] = steps[1:], single[1:]
     np.divide(own, since, out=steps[-1])
     steps[-1, first] = np.nan
+    single[-1], state[rows.SINCE] = kick, since
     _raise(state, ~healthy, past, peak)
     if begins.any():
         state[rows.CLOSED, begins] = state[rows.OPEN, begins]
@@ -189,23 +200,35 @@ def _raise(state: Array, units: Mask | bool, kick: Array, lr: Array) -> None:
 
 
 def _pace(state: Array) -> Array:
-    """Return the own step of the mean update over the last captures, over std z; NaN after fewer than three."""
-    held = state[_Rows.STEPS]
-    known = np.isfinite(held)
-    count = known.sum(0)
-    mean = np.where(known, held, 0.0).sum(0) / np.maximum(count, 1)
-    pace = _over(np.abs(mean), state[_Rows.STD])
-    pace[count < 2] = np.nan
+    """Return the own step of the mean update over the last captures, over std z; NaN after fewer than three.
+
+    Captures before the pull set in, at which the unit moved less than half as fast as at its fastest, do not count. Of
+    a pull that set in after the capture before the last, it is the updates at these two captures that tell: one that
+    goes the same way, and of which it takes at least three to make the move, is one of many.
+    """
+    own, kicks = state[_Rows.STEPS], state[_Rows.SINGLE][-2:]
+    known = np.isfinite(own)
+    speed = np.where(known, np.abs(own), 0.0)
+    fast = speed >= speed.max(0) / 2
+    since = np.maximum.accumulate(fast & known, 0)
+    mean = np.abs(np.where(since, own, 0.0).sum(0)) / np.maximum(since.sum(0), 1)
+    move = own[-1] * state[_Rows.SINCE]
+    with np.errstate(invalid="ignore"):
+        alike = (kicks * move > 0) & (np.abs(move) >= 3 * np.abs(kicks))
+    late = np.where(alike, np.abs(kicks), 0.0).max(0)
+    pace = _over(np.where(since.sum(0) == 1, np.maximum(late, mean / PACE_CAPTURES), mean), state[_Rows.STD])
+    pace[known.sum(0) < 2] = np.nan
     return pace
 
 
-def _median(values: Array) -> float:
-    """Return the median, 0 of nothing; several times faster than numpy's on so few values."""
+def _median_and_most(values: Array) -> tuple[float, float]:
+    """Return the median and what nine in ten stay below, 0 of nothing; faster than numpy's on so few values."""
     if not len(values):
-        return 0.0
+        return 0.0, 0.0
+    ordered = np.sort(values)
     middle = len(values) // 2
-    parted = np.partition(values, middle)
-    return float(parted[middle] if len(values) % 2 else (parted[middle] + parted[:middle].max()) / 2)
+    median = ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return float(median), float(ordered[len(values) * 9 // 10])
 
 
 def _over(part: Array, whole: Array) -> Array:

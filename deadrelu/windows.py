@@ -45,7 +45,7 @@ class Slot:
     ring: Ring
     low: float
     counter: SiteCounter
-    counted: NDArray[np.int64]
+    counted: list[int]
     rows: tuple[torch.Tensor, ...] = ()
     seen_at: int = -1
     samples: int = 0
@@ -87,7 +87,7 @@ class Window:
         self.units = 0
         self._length = length
         self._rings: dict[Ring, torch.Tensor] = {}
-        self._host: list[tuple[torch.Tensor, ...]] = []  # the rows of the rings on a CPU
+        self._host: list[list[NDArray[np.float64]]] = []  # the rows of the rings on a CPU
         self._steps: list[int] = []
         self._touched: list[Slot] = []
         self._careful = False
@@ -104,7 +104,7 @@ class Window:
         where = (z.device, torch.float64 if z.dtype == torch.float64 else torch.float32)
         ring = self._rings.get(where)
         low = site.kind.intervals[0][0] if site.kind.positive else 0.0
-        counted = np.zeros(self._length, np.int64)
+        counted = [0] * self._length
         row = 0 if ring is None else ring.shape[1]
         held = Slot(site, self.units, row, where, low, SiteCounter(site.units, z.device), counted)
         room = torch.full((self._length, held.columns), -torch.inf, device=where[0], dtype=where[1])
@@ -114,7 +114,7 @@ class Window:
         for slot in self.slots.values():
             if slot.ring == where:
                 slot.rows = self._rings[where][:, slot.row : slot.row + slot.columns].unbind(0)
-        self._host = [ring.unbind(0) for ring in self._rings.values() if ring.device.type == "cpu"]
+        self._host = [list(ring.numpy()) for ring in self._rings.values() if ring.device.type == "cpu"]
         return held
 
     def begin_step(self, step: int) -> None:
@@ -171,11 +171,11 @@ class Window:
 
     def end_step(self) -> None:
         """Once a NaN was seen, look for the largest of the others from now on (on a CPU, where looking is free)."""
-        if not self._careful:
+        if not self._careful and self._host:
             k = len(self._steps) - 1
             for rows in self._host:
-                total = float(rows[k].sum())  # a NaN, or infinities of both signs
-                self._careful |= total != total and bool(rows[k].isnan().any())
+                top = np.maximum.reduce(rows[k])
+                self._careful |= bool(top != top)
 
     def close(self) -> Observed:
         """Return what was observed and begin a new window: the one place that waits for the device."""
@@ -190,8 +190,8 @@ class Window:
             reach[:, slot.units] = kept[:, : slot.site.units]
             top[:, slot.units] = kept[:, -slot.site.units :] if slot.site.units else 0.0
             low[slot.units] = slot.low
-            samples[:, slot.units] = slot.counted[:k, None]
-            slot.counted[:] = 0
+            samples[:, slot.units] = np.array(slot.counted[:k])[:, None]
+            slot.counted[:k] = [0] * k
             slot.seen_at = -1
         steps = np.array(self._steps, np.int64)
         for ring in self._rings.values():
