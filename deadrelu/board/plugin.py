@@ -6,7 +6,9 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,31 @@ STATIC = Path(__file__).parent / "static"
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".json": "application/json"}
 
 _RUNS_HELD = 2
+_A_YEAR = 365 * 24 * 3600
 
 App = Callable[..., Any]
-Answer = tuple[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered with; a browser may keep it for so many seconds without asking again."""
+
+    content: bytes
+    kind: str
+    keep: int = 0
+
+
+@dataclass
+class Held:
+    """The view of a run, and the state of its record that it shows."""
+
+    state: tuple[Any, ...]
+    view: View
+
+    @cached_property
+    def document(self) -> Answer:
+        """The document of the run: a page that is opened again does not wait for it to be written again."""
+        return _json(self.view.document)
 
 
 class RefusedError(Exception):
@@ -46,7 +70,7 @@ class DeadReluPlugin(TBPlugin):  # type: ignore[misc]
     def __init__(self, context: Any) -> None:
         super().__init__(context)
         self._provider = context.data_provider
-        self._views: OrderedDict[tuple[str, str], tuple[Any, View]] = OrderedDict()
+        self._views: OrderedDict[tuple[str, str], Held] = OrderedDict()
         self._lock = threading.Lock()
 
     def get_plugin_apps(self) -> dict[str, App]:
@@ -57,7 +81,6 @@ class DeadReluPlugin(TBPlugin):  # type: ignore[misc]
             "/site": _app(self._site),
             "/cells": _app(self._cells),
             "/static/*": _app(_static),
-            "/static/index.js": _app(_static),
         }
 
     def is_active(self) -> bool:
@@ -65,33 +88,36 @@ class DeadReluPlugin(TBPlugin):  # type: ignore[misc]
         return False
 
     def frontend_metadata(self) -> FrontendMetadata:
-        """Return where the front end begins."""
-        return FrontendMetadata(es_module_path="/static/index.js", tab_name="Dead ReLU")
+        """Return where the front end begins: in a folder that is named after what it holds.
+
+        So a browser keeps the modules, thirty files, until one of them changes.
+        """
+        return FrontendMetadata(es_module_path=f"/static/{_edition()}/index.js", tab_name="Dead ReLU")
 
     def _runs(self, request: Request) -> Answer:
         return _json({"runs": self._experiment(request).runs()})
 
     def _run(self, request: Request) -> Answer:
         with self._lock:
-            return _json(self._view(request, fresh=True).document)
+            return self._held(request, fresh=True).document
 
     def _site(self, request: Request) -> Answer:
         with self._lock:
-            view = self._view(request)
+            view = self._held(request).view
             return _json(view.site(_known("site", _asked(request, "site"), view.sites)))
 
     def _cells(self, request: Request) -> Answer:
         with self._lock:
-            view = self._view(request)
+            view = self._held(request).view
             site = _known("site", _asked(request, "site"), view.sites)
             channel = _known("channel", _asked(request, "channel"), CHANNELS)
-            return view.cells(site, channel), "application/octet-stream"
+            return Answer(view.cells(site, channel), "application/octet-stream")
 
     def _experiment(self, request: Request) -> Experiment:
         environ = request.environ
         return Experiment(self._provider, plugin_util.context(environ), plugin_util.experiment_id(environ))
 
-    def _view(self, request: Request, *, fresh: bool = False) -> View:
+    def _held(self, request: Request, *, fresh: bool = False) -> Held:
         """Return the view of the run that is asked for; `fresh`: made anew if its record has grown.
 
         Sites and cells are those of the document that was asked for last, so that their steps agree with its steps.
@@ -99,15 +125,15 @@ class DeadReluPlugin(TBPlugin):  # type: ignore[misc]
         experiment, run = self._experiment(request), _asked(request, "run")
         key = (experiment.experiment_id, run)
         held = self._views.pop(key, None)
-        state = experiment.state(run) if fresh or held is None else held[0]
+        state = experiment.state(run) if fresh or held is None else held.state
         if state is None:
             raise RefusedError(404, f"no record of a run {run!r}")
-        if held is None or held[0] != state:
-            held = (state, View(assemble(run, experiment.source(run), f"run {run!r}")))
+        if held is None or held.state != state:
+            held = Held(state, View(assemble(run, experiment.source(run), f"run {run!r}")))
         self._views[key] = held
         while len(self._views) > _RUNS_HELD:
             self._views.popitem(last=False)
-        return held[1]
+        return held
 
 
 def _app(answer: Callable[[Request], Answer]) -> App:
@@ -118,36 +144,52 @@ def _app(answer: Callable[[Request], Answer]) -> App:
         if request.method not in ("GET", "HEAD"):
             return _refused(request, 405, "only GET is answered")
         try:
-            content, kind = answer(request)
+            found = answer(request)
         except RefusedError as error:
             return _refused(request, error.code, str(error))
         except InputError as error:
             return _refused(request, 400, str(error))
-        tag = f'"{hashlib.sha1(content, usedforsecurity=False).hexdigest()}"'
+        tag = f'"{_digest(found.content)}"'
         if tag in request.headers.get("If-None-Match", "").replace("W/", "").split(", "):
             return Response(status=304, headers=[("ETag", tag), ("Cache-Control", "no-cache, must-revalidate")])
-        found: Response = http_util.Respond(request, content, kind, headers=[("ETag", tag)])
-        return found
+        return _respond(request, found, headers=[("ETag", tag)])
 
     return app
 
 
 def _static(request: Request) -> Answer:
     """Answer with a file of the folder `static`. Only names that the folder lists are ever opened."""
-    name = request.path.rpartition("/static/")[2]
-    found = next((path for path in STATIC.iterdir() if path.name == name), None)
-    if found is None or found.suffix not in TYPES or not found.is_file():
+    edition, _, name = request.path.rpartition("/static/")[2].rpartition("/")
+    found = next((path for path in _files() if path.name == name), None)
+    if found is None or edition not in ("", _edition()):
         raise RefusedError(404, f"no file {name!r}")
-    return found.read_bytes(), TYPES[found.suffix]
+    return Answer(found.read_bytes(), TYPES[found.suffix], _A_YEAR if edition else 0)
+
+
+def _files() -> list[Path]:
+    return sorted(path for path in STATIC.iterdir() if path.suffix in TYPES and path.is_file())
+
+
+def _edition() -> str:
+    """Return what the files of the page hold, in a few letters."""
+    return _digest(b"\0".join(path.name.encode() + b"\0" + path.read_bytes() for path in _files()))[:12]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
 def _refused(request: Request, code: int, message: str) -> Response:
-    found: Response = http_util.Respond(request, *_json({"error": message}), code=code)
+    return _respond(request, _json({"error": message}), code=code)
+
+
+def _respond(request: Request, answer: Answer, **how: Any) -> Response:
+    found: Response = http_util.Respond(request, answer.content, answer.kind, expires=answer.keep, **how)
     return found
 
 
 def _json(told: Any) -> Answer:
-    return json.dumps(told, allow_nan=False, separators=(",", ":")).encode(), "application/json"
+    return Answer(json.dumps(told, allow_nan=False, separators=(",", ":")).encode(), "application/json")
 
 
 def _asked(request: Request, name: str) -> str:
@@ -157,7 +199,9 @@ def _asked(request: Request, name: str) -> str:
     return str(found)
 
 
-def _known(what: str, name: str, known: Any) -> str:
-    if name not in known:
-        raise RefusedError(404, f"no {what} {name!r}")
-    return name
+def _known(what: str, name: str, known: Iterable[str]) -> str:
+    """Return the one that is asked for. No URL can say half of a character: a browser sends U+FFFD for it."""
+    for one in known:
+        if name in (one, one.encode("utf-16", "surrogatepass").decode("utf-16", "replace")):
+            return one
+    raise RefusedError(404, f"no {what} {name!r}")

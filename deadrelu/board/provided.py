@@ -96,6 +96,10 @@ class Provided:
                 return Curve(tag, steps, np.array([point.value for point in points], np.float64))
         return None
 
+    def damage(self) -> str | None:
+        """Return None: TensorBoard does not say what it could not read."""
+        return None
+
     def _read(self, tags: Sequence[str], most: int) -> dict[str, list[Row]]:
         data = self.experiment.provider.read_tensors(
             self.experiment.context,

@@ -28,13 +28,14 @@ def live(
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show how it stands and leave, as in a pipe.")] = False,
 ) -> None:
-    """Follow a run while it trains; q or Ctrl-C leaves it, and so does its end."""
+    """Follow a run while it trains, or wait for it to begin; q or Ctrl-C leaves it, and so does its end."""
     from ..record.reader import Following
 
-    following = Following(run)
-    following.update()
     screen = Screen(highlight=False)
-    if once or not screen.is_terminal:
+    stays = screen.is_terminal and not once
+    following = Following(run, awaited=stays)
+    following.update()
+    if not stays:
         _show_once(following, screen)
         return
     with _keys() as pressed:
@@ -75,7 +76,8 @@ def _lines(following: Following, screen: Screen, height: int) -> list[Text]:
 
     runs = following.runs()
     if not runs:
-        return [Text(f" waiting for the first window of a run in {following.path} ... (q leaves)")]
+        there = "" if following.path.exists() else ", which is not there yet"
+        return [Text(f" waiting for the first window of a run in {following.path}{there} ... (q leaves)")]
     return live_lines(runs, Canvas(screen.width, ascii=screen.options.ascii_only), height)
 
 

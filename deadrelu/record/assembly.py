@@ -26,18 +26,27 @@ _DAMAGED = (KeyError, TypeError, ValueError, IndexError, AttributeError, Overflo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Windows:
-    """The windows that were recorded: places in the run, steps, documents, and lines (windows, sites, COLUMNS)."""
+    """The windows that were recorded: places in the run, steps, documents, lines (windows, sites, COLUMNS), times."""
 
     places: NDArray[np.int64]
     steps: Steps
     told: Sequence[dict[str, Any]]
-    sessions: Sequence[int]
+    sessions: NDArray[np.int64]
     lines: Array
+    times: Array
 
     @property
     def count(self) -> int:
         """Windows of the run so far, recorded or not."""
         return int(self.places[-1]) + 1 if len(self.places) else 0
+
+    @property
+    def heard(self) -> tuple[float, float] | None:
+        """When the last one was written, and the mean time from one of the last ones to the next."""
+        if not len(self.times):
+            return None
+        latest = self.times[-10:]
+        return float(latest[-1]), float(latest[-1] - latest[0]) / max(1, len(latest) - 1)
 
 
 def assemble(name: str, source: Source, where: str, *, loss: Curve | None = None) -> Run:
@@ -88,18 +97,22 @@ def _assemble(name: str, source: Source, where: str, loss: Curve | None) -> Run:
         report=final,
         finished=finished,
         thinned=said(windows.count, *waiting),
+        damage=source.damage(),
+        heard=windows.heard,
         last_step=max(ends),
         _read=read,
     )
 
 
 def _windows(rows: dict[str, list[Row]], sessions: Sessions) -> _Windows:
-    told_at = {row.step: (sessions.of(row), document(row)) for row in sessions.valid(rows.get(names.WINDOW, ()))}
+    told_at = {
+        row.step: (sessions.of(row), document(row), row.wall_time) for row in sessions.valid(rows.get(names.WINDOW, ()))
+    }
     lines_at = {row.step: row.content for row in sessions.valid(rows.get(names.LINES, ()))}
     steps = [step for step in told_at if step in lines_at]
     found = [told_at[step] for step in steps]
     places, base, before = [], 0, None
-    for session, told in found:
+    for session, told, _ in found:
         # The windows of a resumed run are counted on from those before.
         if before is not None and session != before:
             base = places[-1] + 1 - int(told["window"])
@@ -113,9 +126,10 @@ def _windows(rows: dict[str, list[Row]], sessions: Sessions) -> _Windows:
     return _Windows(
         places=np.array(places, np.int64),
         steps=np.array(steps, np.int64),
-        told=[told for _, told in found],
-        sessions=[session for session, _ in found],
+        told=[told for _, told, _ in found],
+        sessions=np.array([session for session, _, _ in found], np.int64),
         lines=lines,
+        times=np.array([time for _, _, time in found], np.float64),
     )
 
 
@@ -135,12 +149,11 @@ def _track(site: dict[str, Any], sessions: Sessions, windows: _Windows, kept: ND
 
 def _lines(site: str, sessions: Sessions, windows: _Windows) -> Array:
     """Return the lines of one site, shape (windows, COLUMNS)."""
-    numbers = sessions.numbers(site)
     lines = np.full((len(windows.steps), len(names.COLUMNS)), np.nan)
-    for i, session in enumerate(windows.sessions):
-        number = numbers.get(session, -1)
-        if 0 <= number < windows.lines.shape[1]:
-            lines[i] = windows.lines[i, number]
+    for session, number in sessions.numbers(site).items():
+        if number < windows.lines.shape[1]:
+            own = windows.sessions == session
+            lines[own] = windows.lines[own, number]
     return lines
 
 
@@ -177,9 +190,13 @@ def _cells(found: Mapping[str, Sequence[Row]], sessions: Sessions, windows: _Win
         if isinstance(row.content, np.ndarray) and row.content.dtype == np.uint8 and row.content.shape == shape
         if numbers.get(sessions.of(row), -1) == tags[tag]
     ]
-    place = {int(step): i for i, step in enumerate(windows.steps)}
-    rows = [row for row in sessions.valid(held) if row.step in place]
-    at = np.array([place[row.step] for row in rows], np.intp)
+    rows = sessions.valid(held)
+    steps = np.array([row.step for row in rows], np.int64)
+    told = np.isin(steps, windows.steps)  # the rest belongs to windows that were not read whole
+    rows, at = (
+        [row for row, known in zip(rows, told, strict=True) if known],
+        np.searchsorted(windows.steps, steps[told]),
+    )
     kept = _evenly(windows.places[at], windows.count)
     lines = _lines(site, sessions, windows)[at[kept]]
     return Cells(

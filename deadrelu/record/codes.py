@@ -107,14 +107,12 @@ def ends(values: Array, units: Units, kind: Kind) -> tuple[Array, Array]:
         units: which are whose.
         kind: how the scale runs.
     """
-    known = (values > 0 if kind == "log" else values >= -_LARGEST) & (values <= _LARGEST)
+    known = (values >= _SMALLEST if kind == "log" else values >= -_LARGEST) & (values <= _LARGEST)
     low = units.lowest(np.where(known, values, np.inf))
     high = units.highest(np.where(known, values, -np.inf))
     low[low > high] = high[np.isneginf(high)] = np.nan
     with np.errstate(invalid="ignore"):
         if kind == "log":  # one step below the smallest: code 1 is nothing
-            low = np.maximum(low, _SMALLEST)
-            high = np.maximum(high, low)
             narrow = high <= low * (1 + 1e-12)
             return np.where(narrow, low / 2, low * np.exp(np.log(low / high) / (_STEPS - 1))), high
         narrow = high - low <= np.maximum(1e-30, 1e-12 * np.abs(low))  # too little for 253 steps
@@ -132,7 +130,7 @@ def channel_codes(values: Array, dead: NDArray[np.bool_], units: Units, kind: Ki
     start, end = units.spread(np.where(none, 1.0, low)), units.spread(np.where(none, 2.0, high))
     codes = encode(values, start, end, kind)
     if none.any():
-        nothing = (values == 0) & (kind == "log")
+        nothing = (values >= 0) & (values < _SMALLEST) & (kind == "log")
         codes = np.where(units.spread(none) & ~nothing, UNSEEN, codes).astype(np.uint8)
     codes[dead] = DEAD
     return codes, low, high

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .frames import Frame, frames
+from .frames import Frame, frames, is_broken
 from .names import CELLS, REPORT, SITES
 from .protos import content, number, told
 from .source import Curve, Row, looks_like_loss, loss_tag
@@ -34,17 +34,15 @@ class _Place:
 class Files:
     """A `Source` over event files. `update` takes in what is new; nothing is read twice but cells.
 
+    Once a file is gone, or was written anew, nothing that was read before is held on to.
+
     Args:
         path: an event file, or a folder of them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.damaged = 0
-        self._read: dict[Path, int] = {}
-        self._rows: dict[str, list[Row]] = {}
-        self._places: dict[str, list[_Place]] = {}
-        self._curves: dict[str, list[tuple[int, float]]] = {}
+        self._forget()
 
     @property
     def is_record(self) -> bool:
@@ -57,8 +55,20 @@ class Files:
         Raises:
             InputError: a file cannot be read.
         """
-        grown = [self._take_in(path) for path in event_files(self.path)]
-        return any(grown)
+        paths = event_files(self.path)
+        gone = any(path not in paths or _size(path) < end for path, end in self._read.items())
+        if gone:
+            self._forget()
+        grown = [self._take_in(path) for path in paths]
+        return gone or any(grown)
+
+    def _forget(self) -> None:
+        self._damaged: set[_Place] = set()
+        self._broken: dict[Path, int] = {}
+        self._read: dict[Path, int] = {}
+        self._rows: dict[str, list[Row]] = {}
+        self._places: dict[str, list[_Place]] = {}
+        self._curves: dict[str, list[tuple[int, float]]] = {}
 
     def tags(self) -> frozenset[str]:
         """Return the tags of the record."""
@@ -85,17 +95,27 @@ class Files:
         steps = sorted(points)
         return Curve(tag, np.array(steps, np.int64), np.array([points[step] for step in steps], np.float64))
 
+    def damage(self) -> str | None:
+        """Return in words what cannot be read of the files, None if there is no such thing."""
+        parts = [
+            f"{path.name} is damaged at byte {at}: what follows cannot be read" for path, at in self._broken.items()
+        ]
+        if self._damaged:
+            count = len(self._damaged)
+            parts.append(f"{count} damaged {'entry was' if count == 1 else 'entries were'} left out")
+        return "; ".join(parts) or None
+
     def _take_in(self, path: Path) -> bool:
         start = self._read.get(path, 0)
         try:
             with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size < start:  # written anew
-                    start = 0
                 end = start
                 for frame in frames(file, start, size):
                     end = frame.end
                     self._sort(path, frame)
+                if is_broken(file, end, size):
+                    self._broken[path] = end
         except OSError as error:
             raise _unreadable(path, error) from None
         self._read[path] = end
@@ -104,7 +124,7 @@ class Files:
     def _sort(self, path: Path, frame: Frame) -> None:
         event = told(frame.data)
         if event is None:
-            self.damaged += 1
+            self._damaged.add(_Place(path, frame.start))
             return
         checked = False
         for value in event.values:
@@ -115,7 +135,7 @@ class Files:
                     places.append(_Place(path, frame.start))
                 continue
             if not checked and not frame.is_whole:
-                self.damaged += 1
+                self._damaged.add(_Place(path, frame.start))
                 return
             checked = True
             if tag.startswith("deadrelu_record/"):
@@ -130,38 +150,48 @@ class Files:
     def _fetch(self, tag: str, places: Sequence[_Place]) -> list[Row]:
         rows: list[Row] = []
         for path, group in groupby(places, lambda place: place.path):
-            rows += _rows_at(path, [place.start for place in group], tag)
+            rows += self._rows_at(path, [place.start for place in group], tag)
+        return rows
+
+    def _rows_at(self, path: Path, starts: Sequence[int], tag: str) -> list[Row]:
+        rows: list[Row] = []
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                for start in starts:
+                    frame = next(frames(file, start, size), None)
+                    if frame is None or not frame.is_whole:
+                        self._damaged.add(_Place(path, start))
+                    else:
+                        rows += _rows_of(tag, frame)
+        except OSError as error:
+            raise _unreadable(path, error) from None
         return rows
 
 
 def event_files(path: Path) -> list[Path]:
-    """Return the event files of a folder, the oldest first as TensorBoard has it; a file is itself.
+    """Return the event files of a folder, the oldest first as TensorBoard has it; a file is itself, nothing is none.
 
     Raises:
         InputError: the folder cannot be read.
     """
     if not path.is_dir():
-        return [path]
+        return [path] if path.exists() else []
     try:
         return sorted(found for found in path.iterdir() if "tfevents" in found.name and found.is_file())
     except OSError as error:
         raise _unreadable(path, error) from None
 
 
-def _rows_at(path: Path, starts: Sequence[int], tag: str) -> list[Row]:
-    rows: list[Row] = []
+def _size(path: Path) -> int:
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            for start in starts:
-                rows += _rows_of(tag, next(frames(file, start, size), None))
-    except OSError as error:
-        raise _unreadable(path, error) from None
-    return rows
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
-def _rows_of(tag: str, frame: Frame | None) -> list[Row]:
-    event = None if frame is None or not frame.is_whole else told(frame.data)
+def _rows_of(tag: str, frame: Frame) -> list[Row]:
+    event = told(frame.data)
     if event is None:
         return []
     found = [content(value) for value in event.values if value.tag == tag]

@@ -45,6 +45,13 @@ def pack(data: bytes) -> bytes:
     return b"".join((length, _FOOTER.pack(masked_crc(length)), data, _FOOTER.pack(masked_crc(data))))
 
 
+def is_broken(file: BinaryIO, start: int, size: int) -> bool:
+    """Return whether no frame begins at `start`, where one should: a file that only is not whole yet is not broken."""
+    file.seek(start)
+    header = file.read(_HEADER.size)
+    return len(header) == _HEADER.size <= size - start and not _is_header(header)
+
+
 def frames(file: BinaryIO, start: int, size: int) -> Iterator[Frame]:
     """Yield the frames of a file of `size` bytes from `start` on, up to the first that is cut short or not a frame.
 
@@ -55,9 +62,9 @@ def frames(file: BinaryIO, start: int, size: int) -> Iterator[Frame]:
         header = file.read(_HEADER.size)
         if len(header) < _HEADER.size:
             return
-        length, checksum = _HEADER.unpack(header)
+        length, _ = _HEADER.unpack(header)
         end = start + _HEADER.size + length + _FOOTER.size
-        if end > size or masked_crc(header[: _LENGTH.size]) != checksum:
+        if end > size or not _is_header(header):
             return
         data = file.read(length)
         footer = file.read(_FOOTER.size)
@@ -65,3 +72,7 @@ def frames(file: BinaryIO, start: int, size: int) -> Iterator[Frame]:
             return
         yield Frame(start, end, data, _FOOTER.unpack(footer)[0])
         start = end
+
+
+def _is_header(header: bytes) -> bool:
+    return bool(masked_crc(header[: _LENGTH.size]) == _HEADER.unpack(header)[1])

@@ -46,6 +46,10 @@ class Recording:
         """There is a record in what was read so far."""
         return self._files.is_record
 
+    def damage(self) -> str | None:
+        """Return in words what cannot be read of it, None if there is no such thing."""
+        return self._files.damage()
+
     def run(self) -> Run:
         """Return the run as far as it was read.
 
@@ -53,7 +57,7 @@ class Recording:
             InputError: there is no record, or it is damaged.
         """
         if not self.is_record:
-            raise InputError(_missing(self.path))
+            raise InputError(_missing(self.path, self._files.damage()))
         if self._held is None:
             outer = None if self._outer is None else self._outer.loss()
             self._held = assemble(self.name, self._files, str(self.path), loss=outer)
@@ -63,13 +67,17 @@ class Recording:
 class Following:
     """Every recording in a folder, new ones as they appear.
 
+    Args:
+        path: the folder, or one event file.
+        awaited: the folder need not be there yet.
+
     Raises:
         InputError: there is nothing of that name.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, awaited: bool = False) -> None:
         self.path = Path(path).expanduser()
-        if not self.path.exists():
+        if not awaited and not self.path.exists():
             raise InputError(
                 f"{self.path}: no such file or folder; give the log_dir of a run, or the folder of several"
             )
@@ -102,7 +110,7 @@ class Following:
 
     def missing(self) -> str:
         """Return the words for a folder without a record."""
-        return _missing(self.path)
+        return _missing(self.path, next(filter(None, (found.damage() for found in self._found.values())), None))
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
@@ -134,7 +142,8 @@ def runs(path: str | os.PathLike[str]) -> list[Run]:
 
 def _folders(root: Path) -> Iterator[Path]:
     if not root.is_dir():
-        yield root
+        if root.exists():
+            yield root
         return
     for folder, inner, _ in os.walk(root):
         inner.sort()
@@ -152,7 +161,9 @@ def _is_inner(path: Path) -> bool:
     return path.is_dir() and path.name == OWN_FOLDER and path.parent != path
 
 
-def _missing(path: Path) -> str:
+def _missing(path: Path, damage: str | None) -> str:
+    if damage is not None:
+        return f"{path}: no record of a run can be read in it: {damage}; train again, or use a copy"
     return (
         f"{path}: no record of a run in it; deadrelu.Monitor(model, optimizer, log_dir=...) writes one, "
         "at the end of its first window"

@@ -88,6 +88,9 @@ class Run:
         finished: the record holds the final report.
         thinned: what the record leaves out, in words.
         last_step: the last step that the record tells of, -1 if none.
+        damage: what cannot be read of it, in words.
+        heard: when the last window was written, and how many seconds passed from one to the next, on the average; None
+            before the first.
     """
 
     name: str
@@ -101,6 +104,8 @@ class Run:
     thinned: str | None
     last_step: int
     _read: Callable[[str], Cells] = field(repr=False)
+    damage: str | None = None
+    heard: tuple[float, float] | None = None
 
     @property
     def deaths(self) -> tuple[dict[str, Any], ...]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary, finalize
 
 from ..errors import InputError
+from .claims import hold, is_held, taken
 from .frames import pack
 from .names import OWN_FOLDER, OWN_SUFFIX
 from .protos import opening
@@ -22,7 +23,13 @@ _holders: WeakValueDictionary[str, object] = WeakValueDictionary()
 
 
 class Sink(Protocol):
-    """What takes events, in order."""
+    """What takes events, in order.
+
+    Attributes:
+        folder: where they end up, None if that is no local folder.
+    """
+
+    folder: Path | None
 
     def add(self, events: Sequence[Any]) -> None:
         """Write these events, so that a reader finds them at once and all of them."""
@@ -40,6 +47,7 @@ class EventFile:
         finalize(self, self._file.close)  # a record that nobody closes has lost nothing
         self._end = self._file.seek(0, io.SEEK_END)
         if fresh:
+            hold(self._file.fileno())
             self.add([opening(time.time())])
 
     def add(self, events: Sequence[Any]) -> None:
@@ -81,15 +89,17 @@ class Folder:
             raise InputError(
                 f"log_dir {os.fspath(folder)!r} is no local folder; pass writer=SummaryWriter(...), which can reach it"
             )
-        self._folder = Path(folder).expanduser().absolute()
+        path = Path(folder).expanduser().absolute()
+        self.folder: Path | None = path
+        self._folder = path
         self._file: EventFile | None = None
-        self._key = os.path.realpath(self._folder)
+        self._key = os.path.realpath(path)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(self._folder, error.strerror or str(error)) from None
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            raise _unwritable(self._folder, "no permission")
+            raise _unwritable(path, error.strerror or str(error)) from None
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise _unwritable(path, "no permission")
         _holders[self._key] = self
 
     def add(self, events: Sequence[Any]) -> None:
@@ -97,7 +107,7 @@ class Folder:
 
         Raises:
             OSError: they could not be written.
-            InputError: another record goes into this folder since.
+            InputError: another record goes into this folder, of this process since, or of another one.
         """
         _hold(self._key, self, f"log_dir {self._folder}")
         if self._file is None:
@@ -106,6 +116,8 @@ class Folder:
 
     def _open(self) -> EventFile:
         folder = self._folder
+        if any(is_held(path) for place in (folder, folder / OWN_FOLDER) for path in place.glob(f"*{OWN_SUFFIX}")):
+            raise taken(folder)
         if any("tfevents" in name and not name.endswith(OWN_SUFFIX) for name in os.listdir(folder)):
             folder = folder / OWN_FOLDER
             folder.mkdir(exist_ok=True)
@@ -124,7 +136,7 @@ class Borrowed:
     """The user's own SummaryWriter: that of torch.utils.tensorboard, or of tensorboardX.
 
     It is not closed here. If the user closed it before, what comes is appended to its file, so that its folder keeps
-    one event file.
+    one event file. One without a file, as loggers hand to ranks that are to write nothing, is left alone.
 
     Raises:
         InputError: it is no such writer.
@@ -136,6 +148,7 @@ class Borrowed:
                 f"writer is a {type(writer).__name__}; expected a SummaryWriter of torch.utils.tensorboard or of "
                 "tensorboardX (of a Lightning logger: logger.experiment)"
             )
+        self.folder = _folder(writer)
         self._writer = writer
         self._files = writer._get_file_writer()
         self._event = _event_type(writer)
@@ -151,6 +164,8 @@ class Borrowed:
             Exception: whatever the writer raises.
         """
         _hold(self._key, self, "this SummaryWriter")
+        if self._files is None:
+            return
         if self._reopened is None and getattr(self._writer, "all_writers", self) is None:  # closed
             path = _path(self._files)
             self._reopened = None if path is None else EventFile(path, fresh=False)
@@ -193,6 +208,12 @@ def _event_type(writer: Any) -> Any:
     from tensorboardX.proto.event_pb2 import Event
 
     return Event
+
+
+def _folder(writer: Any) -> Path | None:
+    """Return the folder that a writer writes into, None if it is none of this machine."""
+    name = getattr(writer, "log_dir", None) or getattr(writer, "logdir", None)
+    return Path(name) if isinstance(name, (str, os.PathLike)) and os.path.isdir(name) else None
 
 
 def _path(files: Any) -> Path | None:

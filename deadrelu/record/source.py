@@ -54,6 +54,9 @@ class Source(Protocol):
     def loss(self) -> Curve | None:
         """Return the loss, found by its name among the user's scalars; None if there is none."""
 
+    def damage(self) -> str | None:
+        """Return in words what cannot be read of it, None if there is no such thing."""
+
 
 def loss_tag(tags: Iterable[str]) -> str | None:
     """Return the tag that the training loss has most likely, None if none looks like one.

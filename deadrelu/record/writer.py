@@ -11,6 +11,7 @@ from .. import screens
 from ..errors import InputError
 from ..report import Report
 from ..summaries import Summary
+from .claims import Claim
 from .ending import packed
 from .pages import Pages
 from .protos import Value, event
@@ -27,23 +28,26 @@ class RecordWriter:
     """Writes the record of a run: stock summaries, and plugin data from which the run can be read back.
 
     What it has written is in the file when a call returns, so that a crash loses at most the window under way. Whatever
-    fails is raised, and what was written before stays readable.
+    fails is raised, and what was written before stays readable. Of several ranks with one folder, the lowest records,
+    and the others write nothing.
 
     Args:
         log_dir: a folder for an event file of the record's own.
         writer: the user's own SummaryWriter, instead; it stays open.
 
     Raises:
-        InputError: neither or both are given, or it cannot be written to.
+        InputError: neither or both are given, it cannot be written to, or another process records there.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str] | None = None, writer: Any = None) -> None:
         if (log_dir is None) == (writer is None):
             raise InputError("a record needs log_dir= (a folder) or writer= (a SummaryWriter), and not both")
         self._sink: Sink = Borrowed(writer) if log_dir is None else Folder(log_dir)
+        self._claim = Claim(self._sink.folder)
         self._bound = SLOW_RECORD_BYTES if log_dir is None else RECORD_BYTES
         self._pages = Pages(f"{time.time_ns():x}-{os.getpid():x}", self._bound)
         self._windows = self._waiting = self._step = 0
+        self._now = 0.0
         self._unrecorded: tuple[Summary, int] | None = None
 
     @property
@@ -62,6 +66,8 @@ class RecordWriter:
             OSError: the disk fails.
             Exception: whatever else keeps the writer from writing.
         """
+        if not self._claim.holds():
+            return
         index, self._windows, self._step = self._windows, self._windows + 1, int(summary.last)
         self._pages.causes.update(death.cause for death in summary.deaths)
         cells: list[Value] = []
@@ -80,6 +86,8 @@ class RecordWriter:
             OSError: the disk fails.
             Exception: whatever else keeps the writer from writing.
         """
+        if not self._claim.holds():
+            return
         if self._unrecorded is not None:
             (summary, samples), self._unrecorded = self._unrecorded, None
             self._add(*self._window(summary, self._windows - 1, samples, histograms=True))
@@ -89,6 +97,7 @@ class RecordWriter:
     def close(self) -> None:
         """Let go of the file. A second call does nothing."""
         self._sink.close()
+        self._claim.release()
 
     def _window(self, summary: Summary, index: int, samples: int, *, histograms: bool) -> tuple[list[Value], ...]:
         cells, values = self._pages.window(summary, index, samples, histograms=histograms)
@@ -97,9 +106,9 @@ class RecordWriter:
 
     def _add(self, cells: Sequence[Value], values: Sequence[Value]) -> None:
         """Write events of bounded size, what makes the cells readable last."""
-        now = time.time()
+        self._now = max(self._now, time.time())  # a clock that is set back must not make this record older than it is
         groups = [*_chunks(cells), values] if values else _chunks(cells)
-        events = [event(self._step, now, group) for group in groups]
+        events = [event(self._step, self._now, group) for group in groups]
         if not events:
             return
         try:

@@ -75,9 +75,7 @@ def _remarks(run: Run) -> list[str]:
     found = []
     if not run.finished:
         found.append(f"not finished: as of step {count(max(run.last_step, 0))}")
-    if run.thinned:
-        found.append(run.thinned)
-    return found
+    return [*found, *filter(None, (run.thinned, run.damage))]
 
 
 def _course(run: Run, canvas: Canvas, limit: int) -> list[Text]:

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..report import Report
-from .advice import actions
 from .course import Happening
 from .story import EVENTS_SHOWN, Story, tell
-from .tally import tally, worst_first
 from .verdict import Severity, Verdict, judge
 
 _TONES: dict[Severity, str] = {
@@ -35,7 +33,7 @@ def verdict_view(report: Report) -> dict[str, Any]:
     """
     if report.mode == "training":
         story = tell(report)
-        verdict, sentences = story.verdict, _of_training(report, story)
+        verdict, sentences = story.verdict, _of_training(story)
     else:
         verdict = judge(report)
         sentences = [*_plain("meaning", verdict.meaning), *_plain("change", verdict.actions)]
@@ -53,7 +51,7 @@ def _tone(report: Report, verdict: Verdict) -> str:
     return _TONES[verdict.severity] if report.sites else "none"
 
 
-def _of_training(report: Report, story: Story) -> list[dict[str, Any]]:
+def _of_training(story: Story) -> list[dict[str, Any]]:
     told = story.course.happenings[:EVENTS_SHOWN]
     sentences = [
         _sentence("happened", f"{telling.text.rstrip(':.')}.", event)
@@ -63,7 +61,7 @@ def _of_training(report: Report, story: Story) -> list[dict[str, Any]]:
         sentences.append(_sentence("happened", f"{story.more.partition(':')[0].rstrip('.')}."))
     sentences += _changes(story, told)
     if not told:
-        sentences += _plain("change", actions(report, worst_first(tally(report))))
+        sentences += _plain("change", story.verdict.actions)
     sentences += _plain("meaning", story.verdict.meaning)
     known = (("Dates", story.dates), ("Causes", story.reasons))
     return sentences + _plain("sure", (f"{lead}: {text}" for lead, text in known if text))
@@ -72,16 +70,18 @@ def _of_training(report: Report, story: Story) -> list[dict[str, Any]]:
 def _changes(story: Story, told: Iterable[Happening]) -> list[dict[str, Any]]:
     """Return the remedies, each once, of the events that hold: what came back needs none.
 
-    What died because units upstream died is saved with those: it has a remedy of its own only where nothing else has.
+    What died because units upstream died is saved with those: it has a remedy of its own only where nothing else has. A
+    close call foretold what has not come: it is heard only where nothing died.
     """
     held = [
         (telling, event)
         for telling, event in zip(story.events, told, strict=True)
         if telling.remedy and event.kind != "revival" and event.back < event.count
     ]
-    first = [pair for pair in held if pair[1].cause != "upstream_death"]
+    deaths = [pair for pair in held if pair[1].kind == "death"]
+    first = [pair for pair in deaths if pair[1].cause != "upstream_death"]
     found: dict[str, Happening] = {}
-    for telling, event in first or held:
+    for telling, event in first or deaths or held:
         found.setdefault(_opened(telling.remedy), event)
     return [_sentence("change", text, event) for text, event in list(found.items())[:_CHANGES_SHOWN]]
 

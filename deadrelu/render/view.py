@@ -38,15 +38,16 @@ class View:
             "run": run.name,
             "steps": run.steps.tolist(),
             "verdict": verdict_view(report),
-            "sites": [_site(track, report) for track in run.sites],
+            "sites": [_site(track, run) for track in run.sites],
             "dead_fraction": _numbers(run.dead_fraction),
             "rates": {group: _numbers(rates) for group, rates in run.rates.items()},
             "loss": _loss(run),
             "deaths": list(run.deaths),
             "events": list(run.events),
             "causes": dict(Counter(str(death["cause"]) for death in run.deaths).most_common()),
-            "thinned": run.thinned,
+            "thinned": "; ".join(filter(None, (run.thinned, run.damage))) or None,
             "finished": run.finished,
+            "heard": None if run.heard is None else {"at": run.heard[0], "every": run.heard[1]},
             "evidence": report.evidence,
             "samples": report.samples,
             "report": {
@@ -115,8 +116,9 @@ class _Sites(Mapping[str, dict[str, Any]]):
         return len(self._view.run.sites)
 
 
-def _site(track: SiteTrack, report: Report) -> dict[str, Any]:
-    dead = next((int(site.dead.sum()) for site in report.sites if site.site == track.site), 0)
+def _site(track: SiteTrack, run: Run) -> dict[str, Any]:
+    dead = next((int(site.dead.sum()) for site in run.report.sites if site.site == track.site), 0)
+    fraction = _since_dated(track, run)
     return {
         "site": track.site,
         "op": track.op,
@@ -125,12 +127,21 @@ def _site(track: SiteTrack, report: Report) -> dict[str, Any]:
         "producers": list(track.producers),
         "source": track.source,
         "dead": dead,
-        "dead_fraction": _numbers(track.dead_fraction),
-        "silent_fraction": _numbers(track.silent_fraction),
+        "dead_fraction": _numbers(fraction),
+        "silent_fraction": _numbers(np.fmax(track.silent_fraction, fraction)),
         "bias_drift": _known(track.bias_drift),
-        "grad_flow": _known(track.grad_flow),
-        "update_ratio": _known(track.update_ratio),
     }
+
+
+def _since_dated(track: SiteTrack, run: Run) -> NDArray[np.float64]:
+    """Return the dead fraction with each unit counted from its death on: it was recorded as dead when that was sure."""
+    deaths = [death for death in run.deaths if death["site"] == track.site]
+    since = [-1 if death["killed_by_step"] is None else death["killed_by_step"] for death in deaths]
+    more = np.zeros(len(run.steps) + 1)
+    np.add.at(more, np.searchsorted(run.steps, since, side="right"), 1.0)
+    np.add.at(more, np.searchsorted(run.steps, [death["confirmed"] for death in deaths]), -1.0)
+    found: NDArray[np.float64] = track.dead_fraction + np.cumsum(more)[:-1] / max(1, track.units)
+    return found
 
 
 def _death_steps(report: Report, site: str, units: int) -> list[int | None]:
@@ -160,4 +171,7 @@ def _known(values: NDArray[np.float64]) -> list[float | None] | None:
 
 
 def _numbers(values: NDArray[np.float64]) -> list[float | None]:
-    return [value if np.isfinite(value) else None for value in values.tolist()]
+    found: list[float | None] = values.tolist()
+    for at in np.flatnonzero(~np.isfinite(values)).tolist():
+        found[at] = None
+    return found

@@ -122,7 +122,6 @@ def made(
             {
                 "site": site, "op": "relu", "units": units, "can_die": True, "producers": ["fc"], "source": None,
                 "dead_fraction": fractions, "silent_fraction": fractions, "bias_drift": plain(-1e-4 * at),
-                "grad_flow": None, "update_ratio": None,
             }
         )  # fmt: skip
     count = sum(sites.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -40,10 +41,28 @@ def test_a_live_run_grows_and_nothing_that_was_chosen_is_lost(page: Page) -> Non
         assert page.ask("[...document.querySelectorAll('option')].map((o) => o.value)") == ["grows", "new"]
 
 
+@pytest.mark.parametrize(
+    ("age", "every", "said"),
+    [
+        (100, 1.0, "training, step 1,999"),
+        (4000, 3600.0, "training, step 1,999"),
+        (7300, 1.0, "not finished: step 1,999, last heard of 2 hours ago"),
+    ],
+)
+def test_a_run_that_says_nothing_any_more_does_not_train(page: Page, age: float, every: float, said: str) -> None:
+    run = story(finished=False)
+    run.document["heard"] = {"at": time.time() - age, "every": every}
+    with serving(Tab({"story": run})) as address:
+        show(page, address, run="story")
+        assert page.text(".progress") == said
+        assert page.ask("document.querySelector('.progress').hasAttribute('data-live')") == said.startswith("training")
+
+
 def test_only_what_is_looked_at_is_asked_for(page: Page) -> None:
-    tab = Tab({"story": story()})
+    tab = Tab({"other": made("other", {"fc1": 4}, STEPS), "story": story()})
     with serving(tab) as address:
         show(page, address, run="story")
+        assert sum(path.endswith("/run") for path in tab.asked) == 1
         assert sum(path.endswith("/cells") for path in tab.asked) == 1
         page.click(HEAT, y=0.1)
         drawn(page)
@@ -85,7 +104,7 @@ def test_what_cannot_be_read_is_not_asked_for_again_and_again(page: Page) -> Non
         page.until("!!document.querySelector('.trouble') && !document.querySelector('.trouble').hidden")
         for _ in range(20):
             page.settle()
-        assert sum(path.endswith("/cells") for path in tab.asked) == 1
+        assert sum(path.endswith("/cells") for path in tab.asked) < 5, "by the page's own look every four seconds alone"
         tab.broken = ()
         page.ask(ASK)
         drawn(page)

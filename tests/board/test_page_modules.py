@@ -126,3 +126,32 @@ def test_an_address_holds_the_state(opened: Page) -> None:
     }
     assert module(opened, "state.js", f"m.decode(m.encode({json.dumps(state)}))") == state
     assert module(opened, "state.js", "m.encode(m.createState({}).get())") == ""
+
+
+def test_a_unit_is_dead_since_its_death_is_dated_to(opened: Page) -> None:
+    """Not since the window in which the silence was long enough; a death that was taken back ends there."""
+    told = {
+        "site": {"steps": [9, 19, 29, 39, 49, 59], "units": 1},
+        "deaths": [
+            {"killed_by_step": 12, "confirmed": 24, "revived": 35},
+            {"killed_by_step": 41, "confirmed": 55, "revived": None},
+        ],
+    }
+    ask = (
+        "m.deadStretches(told.site, Uint8Array.of(9, 9, 0, 9, 9, 0), 0, told.deaths,"
+        " Float64Array.of(0, 10, 20, 30, 40, 50, 60))"
+    )
+    assert module(opened, "cells.js", f"{{ const told = {json.dumps(told)}; return {ask}; }}") == [[13, 30], [42, 60]]
+    born = {**told, "deaths": [{"killed_by_step": None, "confirmed": 24, "revived": None}]}
+    assert module(opened, "cells.js", f"{{ const told = {json.dumps(born)}; return {ask}; }}")[0] == [0, 30]
+    assert module(opened, "cells.js", f"{{ const told = {json.dumps({**told, 'deaths': []})}; return {ask}; }}") == [
+        [20, 30],
+        [50, 60],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0 seconds ago"), (61, "1 minute ago"), (7300, "2 hours ago"), (9e5, "10 days ago")]
+)
+def test_how_long_ago(opened: Page, seconds: float, said: str) -> None:
+    assert module(opened, "format.js", f"m.ago({seconds})") == said

@@ -126,6 +126,10 @@ def test_hostile_names_are_text(tab: Page) -> None:
     names = tab.ask("[...frames[0].document.querySelectorAll('.row-name')].map((e) => e.title)")
     assert len(names) == len(HOSTILE) - 1
     assert tab.ask("frames[0].document.querySelectorAll('script').length") == 1
+    for place, name in enumerate(n for n in HOSTILE if n):
+        tab.click(".strip canvas", y=(place + 0.5) / len(names))
+        tab.until(SHOWN)
+        assert tab.text(".panel h2[title]").startswith(f"Units of {name[:4]}")
 
 
 def test_the_other_dashboards_still_work(tab: Page) -> None:

@@ -76,12 +76,12 @@ def site(name: str, rng: np.random.Generator, dead: NDArray[np.bool_], **of: Any
     return SiteSummary(**{**made, **of})
 
 
-def death(site: str, unit: int, step: int, **of: Any) -> Death:
-    """Make the death of a unit that fired last in `step`, confirmed 24 steps later."""
+def death(site: str, unit: int, step: int | None, **of: Any) -> Death:
+    """Make the death of a unit that fired last in `step` (None: it never did), confirmed 24 steps later."""
     made: dict[str, Any] = {
         "last_fired": step,
         "killed_by_step": step,
-        "confirmed": step + 24,
+        "confirmed": (step or 0) + 24,
         "cause": "learning_rate",
         "parameter": f"{site}.weight",
         "shares": {"weight": -3.61, "decay": 0.0, "bias": -0.82, "input": -0.08},

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deadrelu.record.codes import DEAD, HIGHEST, LOWEST, RATE, UNSEEN, Scale, channel_codes, encode, rate_codes
@@ -50,6 +50,7 @@ def test_dead_silent_rare_and_unseen_never_look_alike() -> None:
 
 
 @given(st.lists(st.tuples(st.lists(values, max_size=6), st.booleans()), max_size=5), st.sampled_from(["log", "linear"]))
+@example([([1.1125369292536007e-308], False)], "log")
 @settings(max_examples=200, deadline=None)
 def test_each_site_has_its_own_scale(sites: list[tuple[list[float], bool]], kind: str) -> None:
     """Together or one by one: the same codes and ends. A scale reaches from the least to the largest of the living."""

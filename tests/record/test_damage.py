@@ -14,7 +14,7 @@ import pytest
 from deadrelu.errors import InputError
 from deadrelu.record import names
 from deadrelu.record.files import Files
-from deadrelu.record.frames import pack
+from deadrelu.record.frames import frames, pack
 from deadrelu.record.protos import Shelf, event
 from deadrelu.record.reader import read_run
 from deadrelu.render.markdown import to_markdown
@@ -183,3 +183,28 @@ def test_not_an_event_file_at_all(tmp_path: Path) -> None:
         (folder / "events.out.tfevents.1").write_bytes(data)
         with pytest.raises(InputError, match="no record of a run"):
             read_run(folder)
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """A header that is no header ends the reading of its file; a spoilt entry costs itself: both are said."""
+    play((("fc1", 3), ("fc2", 2)), 4, every_death=1).recorded(tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    with file.open("rb") as handle:
+        starts = [frame.start for frame in frames(handle, 0, len(whole))]
+    assert read_run(tmp_path).damage is None
+
+    def spoilt(at: int) -> None:
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+    spoilt(starts[-3])
+    run = read_run(tmp_path)
+    assert run.damage == f"{file.name} is damaged at byte {starts[-3]}: what follows cannot be read"
+    assert run.damage in View(run).document["thinned"]
+    spoilt(starts[-2] + 20)
+    assert read_run(tmp_path).damage == "1 damaged entry was left out"
+    spoilt(starts[1] + 3)
+    with pytest.raises(InputError, match=f"no record of a run can be read in it: .* damaged at byte {starts[1]}"):
+        read_run(tmp_path)
+    file.write_bytes(whole[: starts[-1] + 5])  # still being written
+    assert read_run(tmp_path).damage is None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from deadrelu.record.reader import read_run
+import pytest
+
+from deadrelu.record.reader import Following, read_run
 from deadrelu.record.writer import RecordWriter
 
 from .played import WINDOW, play
@@ -91,3 +94,36 @@ def test_the_windows_of_a_resumed_run_are_counted_on(tmp_path: Path, monkeypatch
     assert run.steps[0] == WINDOW - 1
     assert run.steps[-1] == whole.windows[-1].last
     assert run.report.to_dict() == whole.report.to_dict()
+
+
+def test_a_clock_that_is_set_back_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = play((("a", 5),), 6, every_death=1)
+    writer = RecordWriter(tmp_path)
+    played.record(writer, finish=False, last=2)
+    monkeypatch.setattr("deadrelu.record.writer.time.time", lambda: 1e9)
+    played.record(writer, first=2)
+    writer.close()
+    run = read_run(tmp_path)
+    assert run.steps.tolist() == [w.last for w in played.windows]
+    assert run.report.to_dict() == played.report.to_dict()
+
+
+def test_a_folder_that_is_emptied_while_it_is_followed(tmp_path: Path) -> None:
+    """Training is started again from nothing: of the run before nothing is left, and nothing of it is asked for."""
+    old, new = play((("a", 4),), 9, seed=1, every_death=1), play((("a", 4),), 2, seed=2, every_death=1)
+    folder = tmp_path / "runs" / "a"
+    old.recorded(folder)
+    following = Following(tmp_path / "runs")
+    following.update()
+    assert following.finished()
+    shutil.rmtree(folder)
+    assert following.update()
+    assert following.runs() == []
+    writer = RecordWriter(folder)
+    new.record(writer, finish=False)
+    assert following.update()
+    (run,) = following.runs()
+    assert (run.finished, run.steps.tolist()) == (False, [w.last for w in new.windows])
+    assert list(run.deaths) == list(new.report.deaths)
+    assert len(run.cells("a").steps) == 2
+    writer.close()

@@ -37,7 +37,7 @@ def test_the_document_of_a_run(tmp_path: Path) -> None:
         assert (site["op"], site["units"], site["can_die"]) == (found.op, found.units, found.can_die)
         assert site["dead"] == int(found.dead.sum())
         assert site["dead_fraction"][-1] == found.dead_fraction
-        assert len(site["silent_fraction"]) == len(site["update_ratio"]) == 8
+        assert len(site["silent_fraction"]) == len(site["bias_drift"]) == 8
     assert told["dead_fraction"][-1] == pytest.approx(report.dead_fraction)
     assert told["rates"]["0"] == [w.rates["0"] for w in played.windows]
     assert told["loss"] is None
@@ -98,7 +98,7 @@ def test_what_is_not_there_is_null(tmp_path: Path) -> None:
     played = play((("a", 3),), 2, every_death=0, bias=None, grad_flow=None, update_ratio=None)
     view = view_of(played, tmp_path)
     (site,) = view.document["sites"]
-    assert (site["bias_drift"], site["grad_flow"], site["update_ratio"]) == (None, None, None)
+    assert site["bias_drift"] is None
     assert view.site("a")["channels"]["bias"] is None
     assert set(view.cells("a", "bias")) == {UNSEEN}
     immortal = view_of(play((("a", 3),), 2, can_die=False), tmp_path / "immortal")
@@ -139,3 +139,21 @@ def test_a_long_loss_is_thinned(tmp_path: Path) -> None:
     assert loss["steps"][-1] == 5000
     assert loss["values"][-1] is None
     assert loss["values"][0] == pytest.approx(loss["steps"][0] / 10)
+
+
+def test_a_layer_is_as_dead_as_is_known_since(tmp_path: Path) -> None:
+    """A death of step 60 that is sure at step 170: in the windows between, nothing was recorded as dead yet."""
+    played = play((("a", 4), ("b", 4)), 6, every_death=0)
+    late = death("a", 2, 60, confirmed=170)
+    born = death("a", 1, None, confirmed=130, born_dead=True, revived=220)
+    for window, summary in enumerate(played.windows):
+        summary.sites[0].dead[2] = window >= 3
+        summary.sites[0].dead[1] = 2 <= window < 4
+    played.windows[3] = replace(played.windows[3], deaths=(late,))
+    played.windows[4] = replace(played.windows[4], revived=(born,))
+    view = view_of(played, tmp_path, finish=False)
+    a, b = view.document["sites"]
+    assert a["dead_fraction"] == [0.25, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert b["dead_fraction"] == [0.0] * 6
+    assert all(silent >= dead for silent, dead in zip(a["silent_fraction"], a["dead_fraction"], strict=True))
+    assert view.run.sites[0].dead_fraction.tolist() == [0.0, 0.0, 0.25, 0.5, 0.25, 0.25]

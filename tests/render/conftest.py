@@ -1,4 +1,4 @@
-"""Golden screens: what a screen looked like when somebody looked at it and found it right."""
+"""Golden screens: what a screen looked like when somebody looked at it and found it right. And the tab's browser."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from board.conftest import browser, page
+
+__all__ = ["browser", "page"]
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from board.browser import Browser, Page, needs_chromium
+from board.browser import Page, needs_chromium
 from board.documents import HOSTILE, Run, death, event, large, made, odd
 from board.shown import drawn
 
@@ -23,20 +23,6 @@ from .trained import CASES
 
 STEPS = list(range(49, 2000, 50))
 SCRIPTS = re.compile(r"<script\b", re.IGNORECASE)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    found = Browser(tmp_path_factory.mktemp("chromium"))
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    found = browser.page()
-    yield found
-    found.close()
 
 
 def opened(page: Page, path: Path, fragment: str = "") -> None:

@@ -10,6 +10,7 @@ import { createEvents } from "./events.js";
 import { createHeatmap } from "./heatmap.js";
 import { follow } from "./live.js";
 import { createPicker } from "./picker.js";
+import { shown } from "./source.js";
 import { createState, decode, encode } from "./state.js";
 import { createStrip } from "./strip.js";
 import { followTheme } from "./theme.js";
@@ -62,7 +63,7 @@ export async function start(root, source, address = pageAddress()) {
   // Opens the run that the state names, or the last one if it names none that there is.
   function follower() {
     if (!data.runs?.length) return;
-    const run = data.runs.includes(state.get().run) ? state.get().run : data.runs.at(-1);
+    const run = shown(data.runs, state.get().run);
     if (run === shownRun) return;
     shownRun = run;
     root.dataset.state = "reading";

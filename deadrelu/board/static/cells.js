@@ -16,6 +16,27 @@ export function rowsInOrder(site, order) {
   return units.sort((a, b) => (dies[a] === dies[b] ? a - b : dies[a] - dies[b]));
 }
 
+/**
+ * Return the stretches [from, to) of steps in which a unit is dead. Silence is long before it is sure: each stretch begins
+ * where its death is dated to, not with the window that confirmed it.
+ */
+export function deadStretches(site, codes, unit, deaths, edges) {
+  const found = [];
+  for (let record = 0; record < site.steps.length; record++) {
+    if (codes[record * site.units + unit] !== DEAD) continue;
+    const [from, to] = [edges[record], edges[record + 1]];
+    if (found.at(-1)?.[1] === from) found.at(-1)[1] = to;
+    else found.push([dated(deaths, from, to), to]);
+  }
+  return found;
+}
+
+// Return since when a unit is dead that is so at the end of the window [from, to).
+function dated(deaths, from, to) {
+  const death = deaths.findLast((d) => d.confirmed < to && (d.revived === null || d.revived >= from));
+  return death ? Math.min(from, (death.killed_by_step ?? -1) + 1) : from;
+}
+
 /** Return the columns of an image: pixels [left, right) show the records [from, to). */
 export function columnsOf(edges, scale, pixels) {
   const found = [];

@@ -38,9 +38,9 @@ export function createCurves({ state, timeline, tip }) {
   };
 }
 
-// A rate is that of a whole window: it is drawn level from its first step to its last.
+// A rate is that of a whole window: it is drawn level from border to border. (A step is drawn in its middle.)
 function level(edges, values) {
-  return { steps: values.flatMap((_, i) => [edges[i], edges[i + 1] - 1]), values: values.flatMap((value) => [value, value]) };
+  return { steps: values.flatMap((_, i) => [edges[i] - 0.5, edges[i + 1] - 0.5]), values: values.flatMap((value) => [value, value]) };
 }
 
 function lossSeries({ tag, steps, values }) {

@@ -54,14 +54,13 @@ export function createData(source, changed) {
     return true;
   }
 
-  /** Begin to read a site and the given channels of it, if they are not there yet. */
+  /** Begin to read a site and the given channels of it, if they are not there yet. Rates are measured of every site. */
   function want(site, channels) {
     const run = data.name;
     load(sites, site, () => source.site(run, site), () => want(site, channels));
     const document = siteOf(site);
-    if (!document) return;
     for (const channel of channels) {
-      if (document.channels[channel]) load(cells, key(site, channel), () => source.cells(run, site, channel));
+      if (document ? document.channels[channel] : channel === "rate") load(cells, key(site, channel), () => source.cells(run, site, channel));
     }
   }
 

@@ -3,11 +3,13 @@
 // What is not printable (control characters, marks that turn text round, zero-width and unpaired ones) is written as its
 // escape: a name must not be able to hide or to reorder what stands around it.
 const UNPRINTABLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
+const NAMED = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 const SPOKEN = new Set(["title", "aria-label", "aria-description"]);
 
 /** Return a text in which every character can be seen. */
 export function visible(text) {
   return String(text).replace(UNPRINTABLE, (letter) => {
+    if (letter in NAMED) return NAMED[letter];
     const code = letter.codePointAt(0);
     return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : code < 65536 ? `\\u${code.toString(16).padStart(4, "0")}` : `\\u{${code.toString(16)}}`;
   });

@@ -1,5 +1,6 @@
 // Drawer: one unit - what it did over the steps, whether it died, of what, and what says so.
 
+import { deadStretches } from "./cells.js";
 import { fill, h, set, setStyle, watcher } from "./dom.js";
 import { causeWords, count, number, percent, signed } from "./format.js";
 import { createLines } from "./lines.js";
@@ -41,7 +42,7 @@ export function createDrawer({ state, timeline, tip }) {
       fill(title, `Unit ${count(unit)} of `, h("span", { class: "name" }, site.site), h("span", { class: "state" }, ` ${standing(deaths.at(-1))}`));
       for (const [name, chart] of Object.entries(charts)) {
         set(chart.element, "hidden", !site.channels[name] || !codes[name]);
-        if (site.channels[name] && codes[name]) chart.update(seriesOf(site, codes[name], unit, name));
+        if (site.channels[name] && codes[name]) chart.update(seriesOf(site, codes[name], unit, name, deaths));
       }
       fill(story, ...(deaths.length ? deaths.map(autopsy).reverse() : [h("p", { class: "quiet" }, "This unit was never dead.")]));
     },
@@ -54,16 +55,12 @@ function standing(death) {
   return death.born_dead ? "never fired" : `died at step ${count(death.killed_by_step)}`;
 }
 
-function seriesOf(site, codes, unit, name) {
+function seriesOf(site, codes, unit, name, deaths) {
   const channel = site.channels[name];
-  const edges = borders(site.steps);
-  const values = [], dead = [];
-  site.steps.forEach((_, record) => {
+  const dead = deadStretches(site, codes, unit, deaths, borders(site.steps));
+  const values = site.steps.map((_, record) => {
     const code = codes[record * site.units + unit];
-    values.push(code === DEAD || code === UNSEEN ? null : valueOf(code, channel));
-    if (code !== DEAD) return;
-    if (dead.at(-1)?.[1] === edges[record]) dead.at(-1)[1] = edges[record + 1];
-    else dead.push([edges[record], edges[record + 1]]);
+    return code === DEAD || code === UNSEEN ? null : valueOf(code, channel);
   });
   const label = codes[(site.steps.length - 1) * site.units + unit] === DEAD ? "dead" : undefined;
   return { series: [{ name, steps: site.steps, values, tone: "strong", label }], dead, zero: name === "rate", log: name === "grad" };

@@ -1,5 +1,7 @@
 // Words and numbers: how they are written on the page. The words for causes are those of the terminal.
 
+import { visible } from "./dom.js";
+
 const CAUSE_WORDS = {
   learning_rate: "too high a learning rate",
   bias_drift: "a falling bias",
@@ -56,6 +58,13 @@ export function signed(value, digits = 3) {
   return value > 0 ? `+${number(value, digits)}` : number(value, digits);
 }
 
+/** 7300 -> "2 hours ago" */
+export function ago(seconds) {
+  const units = [[86_400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]];
+  const [length, noun] = units.find(([length]) => seconds >= length) ?? units.at(-1);
+  return `${many(Math.floor(seconds / length), noun)} ago`;
+}
+
 /** [948, 955] -> "steps 948 to 955" */
 export function stretch(first, last) {
   return first === last ? `step ${count(first)}` : `steps ${count(first)} to ${count(last)}`;
@@ -63,7 +72,7 @@ export function stretch(first, last) {
 
 /** Return names cut in their middle to `width` characters, at the place that keeps the most of them distinct. */
 export function elide(given, width) {
-  const names = given.map((name) => (name === "" ? "(no name)" : name));
+  const names = given.map((name) => (name === "" ? "(no name)" : visible(name)));
   const room = Math.max(2, width - 1);
   const heads = [...Array(room + 1).keys()].sort((a, b) => Math.abs(2 * a - room) - Math.abs(2 * b - room));
   const wanted = new Set(names).size;

@@ -1,6 +1,6 @@
 // Heat map: every unit of one layer over the steps. Dead is black; a click opens the unit.
 
-import { columnsOf, raster, rowsInOrder } from "./cells.js";
+import { columnsOf, deadStretches, raster, rowsInOrder } from "./cells.js";
 import { createChoice } from "./controls.js";
 import { fill, h, set, setStyle, setText, watcher } from "./dom.js";
 import { causeWords, count, elide, many, number, percent, signed } from "./format.js";
@@ -91,7 +91,7 @@ export function createHeatmap({ state, timeline, tip }) {
     marker.classList.toggle("on", at >= 0);
     if (at >= 0) setStyle(marker, { top: `${at * each}px`, height: `${Math.max(2, each)}px` });
     const labels = each >= READABLE ? [...rows].map((unit, i) => [String(unit), (i + 0.5) * each, unit === chosen.unit]) : [];
-    if (!labels.length) labels.push(...ends(rows, chosen, at, each, height));
+    if (!labels.length) labels.push(...ends(model.site, rows, chosen, at, each, height));
     fill(plot.left, ...labels.map(([text, y, on]) => h("span", { class: `unit-name${on ? " on" : ""}`, style: { top: `${y}px` } }, text)));
     fill(plot.right, ...(chosen.order === "death" ? shares(model.site, height) : []));
     set(plot.canvas, "aria-description", chosen.unit === null ? null : `unit ${chosen.unit} is chosen`);
@@ -104,18 +104,27 @@ function heightOf(units) {
   return Math.max(ROW, Math.min(TALLEST, units <= 12 ? units * ROW : Math.max(288, units * 3)));
 }
 
-function paint(g, { width, scale, dpr }, { site, cells }, rows, edges, name) {
+function paint(g, { width, scale, dpr }, { site, cells, deathsOf }, rows, edges, name) {
   const [w, t] = [g.canvas.width, g.canvas.height];
   const image = g.createImageData(w, t);
   const columns = columnsOf(edges, { ...scale, width }, w);
   const colours = codeColours(name, site.channels[name]);
   raster(new Uint32Array(image.data.buffer), { width: w, height: t, cells, units: site.units, rows, columns, colours, dark: isDark(), dpr });
   g.putImageData(image, 0, 0);
+  if (rows.length > t) return; // rows that share a pixel show windows as they are
+  g.fillStyle = "#000";
+  rows.forEach((unit, place) => {
+    const deaths = deathsOf(site.site, unit);
+    if (!deaths.length) return;
+    const [top, bottom] = [place, place + 1].map((row) => Math.floor((row * t) / rows.length) / dpr);
+    for (const [from, to] of deadStretches(site, cells, unit, deaths, edges)) g.fillRect(scale.x(from), top, scale.x(to) - scale.x(from), bottom - top);
+  });
 }
 
-function ends(rows, chosen, at, each, height) {
-  const first = chosen.order === "death" ? "first to die" : "unit 0";
-  const last = chosen.order === "death" ? "alive" : `unit ${count(rows.length - 1)}`;
+function ends(site, rows, chosen, at, each, height) {
+  const died = chosen.order === "death" && site.death_step.some((step) => step !== null); // else their order is that of the index
+  const first = died ? "first to die" : "unit 0";
+  const last = !died ? `unit ${count(rows.length - 1)}` : site.death_step.includes(null) ? "alive" : "last to die";
   const labels = rows.length > 1 ? [[first, 7, false], [last, height - 7, false]] : [];
   const y = (at + 0.5) * each;
   const free = labels.filter(([, other]) => at < 0 || Math.abs(other - y) > READABLE);

@@ -63,7 +63,7 @@ export function legendGradient(name, channel) {
 /** Return the colour of a dead fraction. One dead unit in a thousand already differs from none. */
 export function harmColour(fraction, dark) {
   const stops = HARM[dark ? "dark" : "light"];
-  return css(fraction > 0 ? mix(stops, 0.07 + 0.93 * fraction) : stops[0]);
+  return css(fraction > 0 ? mix(stops, 0.15 + 0.85 * fraction) : stops[0]);
 }
 
 /** Return the CSS gradient that a legend of dead fractions shows. */

@@ -1,7 +1,9 @@
 // Picker: the name of the page, the run that is shown, and how far that run is.
 
 import { fill, h, set, setText, watcher } from "./dom.js";
-import { count } from "./format.js";
+import { ago, count } from "./format.js";
+
+const PATIENCE = 300, WINDOWS = 6; // seconds, and windows, after which a run that says nothing no longer trains
 
 /** Return `{element, update}`; `choose(run)` is called when another run is picked. */
 export function createPicker(choose) {
@@ -19,7 +21,7 @@ export function createPicker(choose) {
       if (run !== null) list.value = run;
       set(list, "title", run);
       setText(state, document ? progress(document) : "");
-      set(state, "data-live", document && !document.finished);
+      set(state, "data-live", document && !document.finished && silence(document) === null);
       setText(note, document?.thinned ?? "");
     },
   };
@@ -29,5 +31,13 @@ export function createPicker(choose) {
 function progress(document) {
   const last = document.steps.at(-1);
   if (last === undefined) return document.finished ? "finished" : "waiting for the first window";
-  return document.finished ? `finished at step ${count(last)}` : `training, step ${count(last)}`;
+  if (document.finished) return `finished at step ${count(last)}`;
+  const seconds = silence(document);
+  return seconds === null ? `training, step ${count(last)}` : `not finished: step ${count(last)}, last heard of ${ago(seconds)}`;
+}
+
+// For how many seconds nothing came, where that is longer than the run ever needs; else null.
+function silence({ heard }) {
+  const seconds = heard ? Date.now() / 1000 - heard.at : 0;
+  return seconds > Math.max(PATIENCE, WINDOWS * (heard?.every ?? 0)) ? seconds : null;
 }

@@ -17,6 +17,26 @@ export function httpSource(base = ".") {
   };
 }
 
+/** Return the run that is shown: the one that is wanted, if it is there, else the last. */
+export function shown(runs, wanted) {
+  return runs.includes(wanted) ? wanted : runs.at(-1);
+}
+
+/** Return the source with its first answers asked for at once: the runs, and the one that will be shown. */
+export function ahead(source, wanted) {
+  const runs = source.runs();
+  const run = runs.then((names) => names.length && source.run(shown(names, wanted)));
+  run.catch(() => {}); // whoever asks is told
+  const first = new Map([["runs", runs]]);
+  runs.then((names) => first.set(`run ${shown(names, wanted)}`, run), () => {});
+  const take = (name, ask) => {
+    const asked = first.get(name);
+    first.delete(name);
+    return asked ?? ask();
+  };
+  return { ...source, runs: () => take("runs", source.runs), run: (name) => take(`run ${name}`, () => source.run(name)) };
+}
+
 /** Return a source that reads what is written into the page: `{runs: [{run, document, sites: [{site, document, cells}]}]}`. */
 export function embeddedSource(data) {
   const found = (run) => data.runs.find((r) => r.run === run) ?? missing(`run ${run}`);

@@ -6,7 +6,7 @@ import { harmColour, harmGradient, hatch } from "./palette.js";
 import { createPlot } from "./plot.js";
 import { isDark } from "./theme.js";
 
-const TALLEST = 24, LOWEST = 2, ALL_ROWS = 460; // pixels
+const TALLEST = 24, LOWEST = 1, ALL_ROWS = 460; // pixels
 const LABEL_HEIGHT = 15;
 
 /** Return `{element, update}`. */
@@ -63,21 +63,22 @@ function paint(g, { width, scale, dpr }, timeline, site, top, row) {
   const snap = (x) => Math.round(x * dpr) / dpr; // a border inside of a pixel would show as a seam
   let from = timeline.windowAt(timeline.domain[0]);
   const last = timeline.windowAt(timeline.domain[1] - 1e-9);
+  let left = Math.max(0, snap(scale.x(edges[from])));
   while (from <= last) {
-    const left = Math.max(0, snap(scale.x(edges[from])));
     let worst = site.dead_fraction[from], to = from + 1;
     // several windows on one pixel: the worst of them is shown
     while (to <= last && scale.x(edges[to + 1]) - left < 1) {
       const next = site.dead_fraction[to++];
       if (next !== null && (worst === null || next > worst)) worst = next;
     }
+    while (to <= last && site.dead_fraction[to] === worst) to++; // a long stretch of the same is one rectangle
     const right = Math.min(width, snap(scale.x(edges[to])));
     if (worst === null) hatch(g, left, top, right - left, row - gap, dark);
     else {
       g.fillStyle = harmColour(worst, dark);
       g.fillRect(left, top, right - left, row - gap);
     }
-    from = to;
+    [from, left] = [to, right];
   }
 }
 

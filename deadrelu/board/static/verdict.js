@@ -26,13 +26,18 @@ function parts(document, jump) {
   const of = (role) => sentences.filter((s) => (s.role ?? "happened") === role);
   const change = of("change");
   return [
-    h("h1", {}, headline),
+    h("h1", {}, ...whole(headline)),
     h("p", { class: "definition" }, ...of("meaning").map((s) => `${s.text} `), defined(document, of("meaning"))),
     h("div", { class: "verdict-columns" },
       list("What happened", of("happened"), jump),
       change.length ? list("What to change", change, jump, "change") : null),
     sure(document, [...of("sure"), ...of("unseen")]),
   ];
+}
+
+// A step and its number stay on one line.
+function whole(text) {
+  return text.split(/(steps? [\d,]+(?: to [\d,]+)?)/).map((part, i) => (i % 2 ? h("span", { class: "whole" }, part) : part));
 }
 
 // What a dead unit is, where there are any and nobody has said it yet.
