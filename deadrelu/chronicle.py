@@ -20,6 +20,7 @@ from .edits import Edits
 from .events import death_events, revival_events
 from .lifetimes import NEVER, Lifetimes, Turn
 from .risks import Risks
+from .schedule import Schedule
 from .snapshots import Update
 from .summaries import SiteSummary, Summary
 from .trajectories import Trajectories
@@ -32,7 +33,7 @@ class Chronicle:
     """What became of every unit. Memory is O(units + deaths)."""
 
     def __init__(
-        self, window: Window, drift: Drift, edits: Edits, fed_by: Mapping[str, frozenset[str]], resolution: int
+        self, window: Window, drift: Drift, edits: Edits, fed_by: Mapping[str, frozenset[str]], schedule: Schedule
     ) -> None:
         self.deaths: list[Death] = []
         self.events: list[Event] = []
@@ -41,7 +42,7 @@ class Chronicle:
         self.counts: dict[str, UnitCounts] = {}
         self._window = window
         self._drift = drift
-        self._resolution = resolution
+        self._schedule = schedule
         self._paths = Trajectories()
         self.coroner = Coroner(window, drift, self._paths, edits, fed_by)
         self._risks = Risks(window, drift)
@@ -261,7 +262,7 @@ class Chronicle:
             killed_by_step=last,
             confirmed=turn.step,
             born_dead=born,
-            resolution=self._resolution,
+            resolution=self._schedule.every if last is None else self._schedule.resolution(last),
         )
         if not born:
             death.max_z_before, death.max_z_after = self._around(turn, observed)

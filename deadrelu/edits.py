@@ -45,6 +45,10 @@ class Edits:
         """Remember the versions right after an update."""
         self._versions = list(map(_VERSION, self._parameters))
 
+    def pause(self) -> None:
+        """Say nothing of what changes until the next update that is told of."""
+        self._versions = None
+
     def close(self) -> None:
         """Let go of the parameters."""
         self._parameters, self._versions = [], None

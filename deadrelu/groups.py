@@ -27,6 +27,9 @@ class Groups:
         self._mark: dict[int, float] = {}
         self._peak: dict[tuple[int, int], float] = {}
         self._before: dict[tuple[int, int], float] = {}
+        self._raw: list[Any] = []
+        self._present: dict[tuple[int, int], float] = {}
+        self._constant = False
         self.rates: dict[tuple[int, int], float] = {}
         self.largest: dict[tuple[int, int], float] = {}
         for o, optimizer in enumerate(self._optimizers):
@@ -43,13 +46,18 @@ class Groups:
             if not isinstance(lr, float):
                 on_device = isinstance(lr, torch.Tensor) and lr.device.type != "cpu"
                 lr = self.rates[o, g] if on_device and not wait and (o, g) in self.rates else float(lr)
-            self.rates[o, g] = lr
-            before = self._before[o, g] = self._peak.get((o, g), lr)
+            key = o, g
+            decay = _decay(optimizer, group)
+            if decay:
+                self._sum[key] = self._sum.get(key, 0.0) + lr * decay
+            if lr == self.rates.get(key) == self._before.get(key) == self.largest.get(key):
+                continue  # as ever: every step passes here
+            self.rates[key] = lr
+            before = self._before[key] = self._peak.get(key, lr)
             if lr >= before:
-                self._peak[o, g] = lr
-            if lr > self.largest.get((o, g), -math.inf):
-                self.largest[o, g] = lr
-            self._sum[o, g] = self._sum.get((o, g), 0.0) + lr * _decay(optimizer, group)
+                self._peak[key] = lr
+            if lr > self.largest.get(key, -math.inf):
+                self.largest[key] = lr
 
     @property
     def places(self) -> dict[int, tuple[int, int]]:
@@ -57,7 +65,13 @@ class Groups:
         return {key: (self._optimizers.index(o), g) for key, (o, g) in self._where.items()}
 
     def present(self) -> dict[tuple[int, int], float]:
-        """Return the learning rates as they stand, by (optimizer, group); the last known one if it is on a device."""
+        """Return the learning rates as they stand, by (optimizer, group); the last known one if it is on a device.
+
+        The same object as before if nothing has changed.
+        """
+        raw = [group["lr"] for optimizer in self._optimizers for group in optimizer.param_groups]
+        if self._constant and raw == self._raw:
+            return self._present
         found = {}
         for o, optimizer in enumerate(self._optimizers):
             for g, group in enumerate(optimizer.param_groups):
@@ -65,6 +79,8 @@ class Groups:
                 if isinstance(lr, torch.Tensor) and lr.device.type != "cpu":
                     lr = self.rates.get((o, g), math.nan)
                 found[o, g] = float(lr)
+        self._raw, self._present = raw, found
+        self._constant = all(type(lr) is float for lr in raw)  # a tensor changes in place
         return found
 
     def name(self, parameter: torch.Tensor | None) -> str | None:
@@ -108,6 +124,8 @@ class Groups:
 def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
     """Return the share of lr by which an update shrinks a weight; 0 where decay is mixed into adaptive moments."""
     decay = float(group.get("weight_decay", 0.0) or 0.0)
+    if not decay:
+        return 0.0
     if isinstance(optimizer, SGD):
         # Decay passes through the momentum buffer: booked plainly, it would be a tenth of the truth.
         return decay / (1 - float(group.get("momentum", 0.0)))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .errors import TrainingStopped
+from .meter import Meter
 
 
 class Watched(Protocol):
@@ -69,6 +70,19 @@ class Guarded:
 
     def __reduce__(self) -> Any:
         return inert_hook, ()
+
+
+class Timed(Guarded):
+    """The same, measured."""
+
+    def __init__(self, owner: Watched, function: Callable[..., Any], meter: Meter) -> None:
+        super().__init__(owner, function)
+        self._meter = meter
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return super().__call__(*args, **kwargs)
+        return self._meter.call(super().__call__, *args, **kwargs)
 
 
 class Release:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,25 +20,24 @@ from .deaths import Death, Event
 from .drift import Drift
 from .edits import Edits
 from .errors import DeadReluWarning, ModelError, TrainingStopped
-from .guards import Guarded
+from .guards import Guarded, Timed
+from .meter import Meter
+from .recording import Recording
 from .replays import Replays
 from .report import Coverage, Report
 from .schedule import Schedule
 from .snapshots import Snapshots
 from .status import training_confidence, training_report
 from .stepper import IDLE, Stepper
+from .stops import Rule, reason_to_stop
 from .summaries import Summary
 from .taps import Taps
 from .tracing import unwrapped
 from .windows import Window
 
-if TYPE_CHECKING:
-    from .record.writer import RecordWriter
-
 log = logging.getLogger("deadrelu")
 
 Patterns = Iterable[str] | str | None
-StopWhen = float | Callable[["Monitor"], bool]
 
 
 class Monitor:
@@ -61,6 +61,8 @@ class Monitor:
         writer: the SummaryWriter of the training, for the record to go into instead. Without either none is written.
         every: observe every that many steps; deaths are dated that coarsely.
         window: steps between two looks at what was observed.
+        max_overhead: the part of the training's time that may be taken, such as 0.02: fewer steps are observed where it
+            takes that. `resolution` says how many, every death how coarsely it is dated, and no update is replayed.
         on_event: called with each `Event` as it is found.
         stop_when: a dead fraction in 0..1 above which, or a function of the monitor with which, training is ended by
             `TrainingStopped`.
@@ -85,8 +87,9 @@ class Monitor:
         writer: Any = None,
         every: int = 1,
         window: int = 50,
+        max_overhead: float | None = None,
         on_event: Callable[[Event], Any] | None = None,
-        stop_when: StopWhen | None = None,
+        stop_when: Rule | None = None,
         count_eval: bool = False,
         strict: bool = False,
         include: Patterns = None,
@@ -98,14 +101,18 @@ class Monitor:
             raise ModelError(f"model is a {type(model).__name__}; expected a torch.nn.Module that runs in Python")
         if every < 1 or window < 2:
             raise ModelError(f"every is {every} and window is {window}; expected at least 1 and 2")
-        self._record = None if log_dir is None and writer is None else _recorder(log_dir, writer)
+        if max_overhead is not None and not 0 < max_overhead < math.inf:
+            raise ModelError(f"max_overhead is {max_overhead}; expected a part of the time above 0, such as 0.02")
+        self._recording = Recording(log_dir, writer, strict=strict, warn=self._warn)
         inner = unwrapped(model)
         self.attached = True
         self.strict = strict
         self._on_event, self._stop_when = on_event, stop_when
         self._warned = False
+        self._looked = 0
         optimizers = _listed(optimizer)
-        self._schedule = Schedule(every=every, length=window)
+        self._schedule = Schedule(every=every, length=window, bound=max_overhead)
+        self._meter = None if max_overhead is None else Meter()
         held, drift = Window(self._schedule.room), Drift(inner, optimizers, self._guarded)
         patterns = {"include": include, "exclude": exclude}
         self._snapshots = Snapshots(inner, drift.groups.places, snapshot_memory if every == 1 else 0)
@@ -117,14 +124,16 @@ class Monitor:
             self._edits,
             self._schedule,
             optimizers,
-            length=window,
             guard=self._guarded,
             full=self._look,
             idle=self._nothing_updated,
+            meter=self._meter,
+            rest=None if self._meter is None else lambda: self._taps.rest(),
+            wake=None if self._meter is None else lambda: self._taps.wake(),
         )
         self._taps = Taps(inner, self._stepper, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
         self._window, self._drift = held, drift
-        self._chronicle = Chronicle(held, drift, self._edits, self._taps.scout.upstream, every)
+        self._chronicle = Chronicle(held, drift, self._edits, self._taps.scout.upstream, self._schedule)
         self._replays = Replays(inner, self._snapshots, batch_dim=batch_dim, **patterns)
         self._hooks = [o.register_step_post_hook(self._guarded(self._after_update)) for o in optimizers]
         self._hooks += [o.register_step_pre_hook(self._guarded(self._before_update)) for o in optimizers]
@@ -141,6 +150,11 @@ class Monitor:
     def steps(self) -> int:
         """Steps that have ended."""
         return self._stepper.number
+
+    @property
+    def resolution(self) -> int:
+        """Steps between two that are observed, at present: 1, but for `every` and `max_overhead`."""
+        return self._schedule.every
 
     @property
     def deaths(self) -> list[Death]:
@@ -247,7 +261,7 @@ class Monitor:
 
     def _updated(self) -> None:
         self._taps.recover()
-        if not self._stepper.open:
+        if not (self._stepper.open or self._stepper.resting):
             self._nothing_seen()
 
     def _nothing_seen(self) -> None:
@@ -269,30 +283,31 @@ class Monitor:
     def _look(self) -> None:
         if not len(self._window):
             return
+        self._adapt()
         events = self._chronicle.look(self._explain)
         self._schedule.end_window(self._stepper.number, self._chronicle.kick, bool(events))
-        if self._record is not None:
-            self._write()
+        self._recording.window(lambda: self.last_window, self._stepper.samples)
         for event in events:
             log.warning("%s", str(event))  # now, so that nothing can go wrong inside of a handler
             if self._on_event is not None:
                 self._on_event(event)
-        self._maybe_stop()
+        reason = reason_to_stop(self._stop_when, self)
+        if reason is not None:
+            raise TrainingStopped(reason)
 
-    def _write(self, *, end: bool = False) -> None:
-        """Write the window to the record, or the end of it. A disk that fails ends the record, not the monitor."""
-        assert self._record is not None
-        try:
-            summary = self.last_window
-            if end:
-                self._record.finish(self.report())
-            elif summary is not None:
-                self._record.write(summary, self._stepper.samples)
-        except Exception as error:
-            self._record = None
-            if self.strict:
-                raise
-            self._warn(f"the record cannot be written any more, training goes on: {type(error).__name__}: {error}")
+    def _adapt(self) -> None:
+        """Observe as many steps as `max_overhead` allows, from the second window on: the first traces the model."""
+        if self._meter is None:
+            return
+        since, self._looked = self._looked, self.steps
+        self._meter.device = next((slot.ring[0] for slot in self._window.slots.values()), None)
+        share = self._meter.read(self.steps - since)
+        if since and self._schedule.adapt(self.steps, share):
+            every = self._schedule.every
+            log.info("from step %d on one step in %d is observed, and deaths are dated so", self.steps, every)
+            if every > 1:
+                self._snapshots.close()
+                self._snapshots.refused = "not every step is observed"
 
     def _explain(self, died: list[Death]) -> None:
         self._replays.explain(died, self.steps, self._chronicle.coroner.own)
@@ -305,29 +320,17 @@ class Monitor:
             self._guarded(self._look)()
             self._stop_when = stop_when
 
-    def _maybe_stop(self) -> None:
-        if callable(self._stop_when):
-            if self._stop_when(self):
-                raise TrainingStopped(f"stop_when came true at step {self.steps}: {len(self.deaths)} deaths so far")
-        elif self._stop_when is not None:
-            fraction = self.dead_fraction
-            if fraction is not None and fraction > self._stop_when:
-                raise TrainingStopped(
-                    f"{fraction:.1%} of the units are dead at step {self.steps}, more than stop_when={self._stop_when}"
-                )
-
     def _finish(self) -> None:
         if self._stepper.updated:
             self._stepper.end_step()
         self._stop_when = None
         self._look()
-        if self._record is not None:
-            self._write(end=True)
+        self._recording.end(self.report)
 
     # -- safety --------------------------------------------------------------------------------------------------
 
     def _guarded(self, function: Callable[..., Any]) -> Guarded:
-        return Guarded(self, function)
+        return Guarded(self, function) if self._meter is None else Timed(self, function, self._meter)
 
     def failed(self, error: Exception) -> None:
         """Something of the monitor's went wrong: detach, say so, let the training go on."""
@@ -350,20 +353,11 @@ class Monitor:
         self._hooks = []
         self._stepper.let_go()
         self._drift.disarm()
-        if self._record is not None:
-            record, self._record = self._record, None
-            record.close()
+        self._recording.close()
         self._snapshots.close()
         self._edits.close()
         self._replays.close()
         self._taps.detach()
-
-
-def _recorder(log_dir: str | os.PathLike[str] | None, writer: Any) -> RecordWriter:
-    """Return the writer of a record; what it is written with is loaded now, and not for those who write none."""
-    from .record.writer import RecordWriter
-
-    return RecordWriter(log_dir, writer)
 
 
 def _observable(model: Any) -> bool:

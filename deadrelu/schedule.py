@@ -1,13 +1,17 @@
 """Schedule: which steps are observed, and which of them are captured.
 
-Every step is observed, unless the user asks for fewer. Captured are five steps of a window of fifty, as long as the
+Every step is observed, unless the user asks for fewer. Captured are five of fifty observed steps, as long as the
 updates matter: through the first 500 steps, and whenever the last window had an event in it or updates that move units
-by more than a twentieth of their standard deviation. In a calm stretch two do, for then little can happen between them;
-a learning rate that rises is captured at once.
+by more than a twentieth of their standard deviation. In a calm stretch two are, for then little can happen between
+them; a learning rate that rises is captured at once.
+
+All of this depends on the training alone. Only with a bound on the overhead does the clock decide how many steps are
+observed, in powers of two.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,22 +23,34 @@ STIR = 0.05
 """Kick (own step of one update, over std z) from which on single updates matter."""
 RISE = 1.1
 """Growth of a learning rate from one step to the next that is captured at once."""
+COARSEST = 1024
+"""Steps between observations at most, whatever the overhead."""
+EASE = 0.3
+"""Part of the bound on the overhead under which twice as many steps are observed again."""
 
 
 class Schedule:
-    """Decides step by step; what it decides depends on the training alone, not on the clock.
+    """Decides step by step.
 
     Args:
         every: observe every that many steps.
         length: steps of a window.
+        bound: the part of the training's time that may be taken, None for any.
+
+    Attributes:
+        every: steps between observations at present.
+        room: observed steps of a window.
     """
 
-    def __init__(self, *, every: int, length: int) -> None:
+    def __init__(self, *, every: int, length: int, bound: float | None = None) -> None:
         self.every = every
         self.room = -(-length // every)
-        """Steps of a window that are observed."""
+        self._length = length
+        self._bound = bound
+        self._least = every
         self._calm = False
         self._known: Mapping[Any, float] = {}
+        self._grids = [(0, every)]  # from this step on, every that many are observed
 
     def observes(self, step: int) -> bool:
         """Return whether a step is observed."""
@@ -49,9 +65,38 @@ class Schedule:
         known, self._known = self._known, rates
         return observed % stride == 0 or (self._calm and rates != known and _risen(rates, known))
 
+    def full(self, steps: int, observed: int) -> bool:
+        """Return whether a window is over after so many steps of the run, and observed ones in it."""
+        return steps % self._length == 0 if self._bound is None else observed >= self.room
+
     def end_window(self, step: int, kick: float, eventful: bool) -> None:
         """Take in how a window went that ended at `step`: its largest usual kick, and whether it had events."""
         self._calm = step >= EARLY and not eventful and kick <= STIR
+
+    def adapt(self, step: int, share: float) -> bool:
+        """Observe more or fewer steps from `step` on, for the monitor took this share of the time; True if so."""
+        if self._bound is None or math.isnan(share):
+            return False
+        every = self.every
+        if share > self._bound:
+            wanted = min(share / self._bound, 64.0) * every
+            every = min(COARSEST * self._least, self._least * 2 ** math.ceil(math.log2(wanted / self._least)))
+        elif share < EASE * self._bound and every > self._least:
+            every //= 2
+        if every == self.every:
+            return False
+        self.every = every
+        self._grids.append((step, every))
+        return True
+
+    def resolution(self, step: int) -> int:
+        """Return how many steps after an observed one the next one was observed."""
+        at = max(i for i, (start, _) in enumerate(self._grids) if start <= step or i == 0)
+        following = step + self._grids[at][1]
+        for start, every in self._grids[at + 1 :]:
+            if start < following:  # the grid changed before that
+                following = -(-start // every) * every
+        return following - step
 
 
 def _risen(rates: Mapping[Any, float], known: Mapping[Any, float]) -> bool:

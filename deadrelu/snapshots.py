@@ -144,11 +144,13 @@ class Snapshots:
         """Keep the parameters before an update, if it is due."""
         if self._open is not None or self._inputs is None:
             return
-        risen = {key for key, rate in rates.items() if rate > RISE * self._usual.get(key, rate)}
+        risen: set[Key] = set()
+        if rates != self._usual:
+            risen = {key for key, rate in rates.items() if rate > RISE * self._usual.get(key, rate)}
+            for key, rate in rates.items():
+                usual = self._usual.get(key, rate)
+                self._usual[key] = usual + CALM * (rate - usual)
         self._risen = self._risen + 1 if risen else 0
-        for key, rate in rates.items():
-            usual = self._usual.get(key, rate)
-            self._usual[key] = usual + CALM * (rate - usual)
         if captured or step < FIRST or 0 < self._risen <= PATIENCE:
             last = self.newest
             same = last is not None and last.step == step - 1

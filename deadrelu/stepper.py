@@ -17,6 +17,7 @@ from .drift import Drift
 from .edits import Edits
 from .kernels import Plan, engaged_count
 from .kinds import Kind
+from .meter import Meter
 from .schedule import Schedule
 from .sites import Site
 from .snapshots import FIRST, Snapshots
@@ -34,10 +35,11 @@ class Stepper:
         window, drift, snapshots, edits: where it goes.
         schedule: which steps are observed, and which captured.
         optimizers: what updates the parameters; without any, `end_update` is called by the user.
-        length: steps of a window.
         guard: wraps what goes into hooks.
         full: called when a window is full.
         idle: called when so many forward passes came without an update that one was forgotten.
+        meter: told of when steps begin and end, None to measure nothing.
+        rest, wake: called when nothing will be observed for some steps, and before it is; None if that may not be.
 
     Attributes:
         number: the step that is under way, and so the number of steps that have ended.
@@ -46,6 +48,7 @@ class Stepper:
         open: a forward pass of this step was seen.
         observing: this step is observed.
         thorough: this step is captured.
+        resting: no forward pass is followed at present, and steps are counted by their updates.
     """
 
     def __init__(
@@ -57,16 +60,20 @@ class Stepper:
         schedule: Schedule,
         optimizers: list[Optimizer],
         *,
-        length: int,
         guard: Callable[[Callable[..., Any]], Callable[..., Any]],
         full: Callable[[], None],
         idle: Callable[[], None],
+        meter: Meter | None = None,
+        rest: Callable[[], None] | None = None,
+        wake: Callable[[], None] | None = None,
     ) -> None:
         self.number = self.samples = self.forwards = 0
         self.open = self.updated = self.observing = self.thorough = False
         self._window, self._drift, self._snapshots, self._edits = window, drift, snapshots, edits
         self._optimizers = optimizers
-        self._schedule, self._length = schedule, length
+        self._schedule, self._meter = schedule, meter
+        self._rest, self._wake = (rest, wake) if len(optimizers) == 1 else (None, None)
+        self.resting = False
         self._guard, self._full, self._idle = guard, full, idle
         self._early = False
         self._batch = 0
@@ -81,6 +88,8 @@ class Stepper:
             self.end_step()
         if not self.open:
             self.open = True
+            if self._meter is not None:
+                self._meter.begin_step()
             self.observing = self._schedule.observes(self.number)
             if self.observing:
                 self.thorough = self._schedule.captures(len(self._window), self._drift.groups.present())
@@ -146,6 +155,8 @@ class Stepper:
 
     def before_update(self) -> None:
         """An optimizer is about to update the parameters."""
+        if self.resting:
+            return
         self._edits.before_update(self.number)
         if self._snapshots.refused is not None:
             return
@@ -156,6 +167,10 @@ class Stepper:
 
     def after_update(self, optimizer: Optimizer) -> None:
         """An optimizer has updated its parameters."""
+        if self.resting:
+            self._drift.groups.after_update(optimizer, wait=False)
+            self._count_step()
+            return
         self._edits.after_update()
         self._drift.groups.after_update(optimizer, wait=self.thorough)
         self.end_update()
@@ -178,11 +193,24 @@ class Stepper:
                 self.let_go()
             self._window.end_step()
         self.thorough = self.observing = False
-        self.number += 1
         self.open = self.updated = self._early = False
         self.forwards = 0
-        if self.number % self._length == 0:
+        if self._meter is not None:
+            self._meter.end_step()
+        self._count_step()
+
+    def _count_step(self) -> None:
+        """A step has ended: look at a window that is full, and rest until the next step that is observed."""
+        self.number += 1
+        if not self.resting and self._schedule.full(self.number, len(self._window)):
             self._full()
+        rests = self._rest is not None and not self._schedule.observes(self.number)
+        if rests and not self.resting and self._rest is not None:
+            self._edits.pause()
+            self._rest()
+        elif self.resting and not rests and self._wake is not None:
+            self._wake()
+        self.resting = rests
 
     def let_go(self) -> None:
         """Take the hooks of this step back."""

@@ -18,6 +18,8 @@ from .kernels import Plan, maximum
 from .kinds import Kind
 from .sites import Site
 
+_LOOK = 8
+"""Steps after which every unit is looked at for NaN on a CPU, where looking is free of waiting but not of time."""
 Ring = tuple[torch.device, torch.dtype]
 
 
@@ -34,6 +36,7 @@ class Slot:
         counter: the dearer counts of the present window.
         counted: the samples that it saw in each step of the window.
         rows: where its reach of each step is kept, (columns,) each.
+        first: that of its first unit, (steps,); None off the CPU, and without units.
         seen_at: the last step of the window in which it was executed.
         samples: the samples that it saw in the forward pass that runs.
         part: how much of the batch the calls on parts of it have come through.
@@ -47,6 +50,7 @@ class Slot:
     counter: SiteCounter
     counted: list[int]
     rows: tuple[torch.Tensor, ...] = ()
+    first: NDArray[np.float64] | None = None
     seen_at: int = -1
     samples: int = 0
     part: int = 0
@@ -87,10 +91,10 @@ class Window:
         self.units = 0
         self._length = length
         self._rings: dict[Ring, torch.Tensor] = {}
-        self._host: list[list[NDArray[np.float64]]] = []  # the rows of the rings on a CPU
         self._steps: list[int] = []
         self._touched: list[Slot] = []
         self._careful = False
+        self._unsure = 0  # steps of the window in which what is NaN may have been so in part only
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -114,7 +118,8 @@ class Window:
         for slot in self.slots.values():
             if slot.ring == where:
                 slot.rows = self._rings[where][:, slot.row : slot.row + slot.columns].unbind(0)
-        self._host = [list(ring.numpy()) for ring in self._rings.values() if ring.device.type == "cpu"]
+                if where[0].type == "cpu" and slot.site.units:
+                    slot.first = self._rings[where][:, slot.row].numpy()
         return held
 
     def begin_step(self, step: int) -> None:
@@ -170,12 +175,21 @@ class Window:
         slot.counted[k] = 0
 
     def end_step(self) -> None:
-        """Once a NaN was seen, look for the largest of the others from now on (on a CPU, where looking is free)."""
-        if not self._careful and self._host:
-            k = len(self._steps) - 1
-            for rows in self._host:
-                top = np.maximum.reduce(rows[k])
-                self._careful |= bool(top != top)
+        """Once a NaN was seen, look for the largest of the others from now on.
+
+        What is NaN anywhere in a layer's input is NaN in its first unit, too.
+        """
+        if self._careful:
+            return
+        k = len(self._steps)
+        for slot in self.slots.values():
+            if slot.first is not None and slot.first[k - 1] != slot.first[k - 1]:
+                self._careful, self._unsure = True, k
+                return
+        if k % _LOOK == 0 or k == self._length:
+            for ring in self._rings.values():
+                if ring.device.type == "cpu" and bool(ring[max(0, k - _LOOK) : k].isnan().any()):
+                    self._careful, self._unsure = True, k
 
     def close(self) -> Observed:
         """Return what was observed and begin a new window: the one place that waits for the device."""
@@ -193,6 +207,8 @@ class Window:
             samples[:, slot.units] = np.array(slot.counted[:k])[:, None]
             slot.counted[:k] = [0] * k
             slot.seen_at = -1
+        if not self._careful or self._unsure:
+            self._doubt(reach, top, samples, self._unsure if self._careful else k)
         steps = np.array(self._steps, np.int64)
         for ring in self._rings.values():
             ring.fill_(-torch.inf)
@@ -200,6 +216,23 @@ class Window:
         with np.errstate(invalid="ignore"):
             fired = reach > low
         return Observed(steps, top, fired, samples)
+
+    def _doubt(
+        self, reach: NDArray[np.float64], top: NDArray[np.float64], samples: NDArray[np.int64], sure: int
+    ) -> None:
+        """Take units with a NaN for not seen in the first `sure` steps, unless nothing but NaN is left of them after.
+
+        Until the first NaN is met, the largest z is taken, which is NaN if a single one is.
+        """
+        self._unsure = 0
+        nan = np.isnan(reach[:sure])
+        if not nan.any():
+            return
+        self._careful = True
+        if sure < len(reach):
+            nan &= ~np.isnan(reach[sure])
+        for array, value in ((reach, -np.inf), (top, -np.inf), (samples, 0)):
+            array[:sure][nan] = value
 
 
 def _depth(z: torch.Tensor, kind: Kind) -> torch.Tensor:

@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from ..deaths import Death, Event
 from ..errors import InputError
-from ..monitor import Monitor, StopWhen
+from ..monitor import Monitor
 from ..report import Report
+from ..stops import Rule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +39,7 @@ class MonitorCallback:
     def __init__(self, **options: Any) -> None:
         inspect.signature(Monitor).bind(None, None, **options)  # a misspelled option is told of now, not at the start
         self.monitor: Monitor | None = None
-        self._stop_when: StopWhen | None = options.pop("stop_when", None)
+        self._stop_when: Rule | None = options.pop("stop_when", None)
         self._options = options
         self._stopping = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -49,6 +49,7 @@ class Taps(TorchFunctionMode):
         self._past: dict[nn.Module, Table] = {}
         self._followed: dict[nn.Module, list[nn.Module | None]] = {}
         self._tapped: set[Place] = set()
+        self._places: list[Callable[[], Any]] = []  # each puts one hook where it belongs
         self._hooks: list[Any] = []
         self._guard = guard
         self._named: dict[Any, tuple[Kind, str] | None] = {}
@@ -87,7 +88,22 @@ class Taps(TorchFunctionMode):
         for handle in self._hooks:
             handle.remove()
         self._hooks.clear()
+        self._places.clear()
         self.scout.detach()
+
+    def rest(self) -> None:
+        """Take the hooks away for a while, between two steps."""
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks.clear()
+
+    def wake(self) -> None:
+        """Put the hooks back."""
+        self._hooks = [place() for place in self._places]
+
+    def _put(self, place: Callable[..., Any], hook: Callable[..., Any], **how: bool) -> None:
+        self._places.append(lambda: place(hook, **how))
+        self._hooks.append(self._places[-1]())
 
     def recover(self) -> None:
         """Forget a forward pass that never ended: an interrupt in it skips even the hooks that are always called."""
@@ -103,8 +119,8 @@ class Taps(TorchFunctionMode):
         if isinstance(module, torch.jit.ScriptModule):
             return
         self._followed[module] = list(module._modules.values())
-        self._hooks.append(module.register_forward_pre_hook(self._guard(self._enter), prepend=True, with_kwargs=True))
-        self._hooks.append(module.register_forward_hook(Release(self), always_call=True))
+        self._put(module.register_forward_pre_hook, self._guard(self._enter), prepend=True, with_kwargs=True)
+        self._put(module.register_forward_hook, Release(self), always_call=True)
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
@@ -151,6 +167,8 @@ class Taps(TorchFunctionMode):
 
     def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         """Return the number of samples that the inputs hold, None if no tensor among them has a batch axis."""
+        if args and isinstance(args[0], torch.Tensor) and args[0].ndim > self._batch_dim:
+            return int(args[0].shape[self._batch_dim])
         for tensor in _tensors((*args, *kwargs.values())):
             if tensor.ndim > self._batch_dim:
                 return int(tensor.shape[self._batch_dim])
@@ -235,11 +253,10 @@ class Taps(TorchFunctionMode):
                 continue
             if isinstance(place, nn.Module):
                 self._tapped.add(place)
-                hook = self._guard(self._tap)
-                self._hooks.append(place.register_forward_pre_hook(hook, prepend=True, with_kwargs=True))
+                self._put(place.register_forward_pre_hook, self._guard(self._tap), prepend=True, with_kwargs=True)
             elif isinstance(place, Output):
                 self._tapped.add(place)
-                self._hooks.append(place.layer.register_forward_hook(self._guard(self._made)))
+                self._put(place.layer.register_forward_hook, self._guard(self._made))
             elif (target := by_path.get(place[0])) is not None and target not in self._followed:
                 self._follow(target)
 
