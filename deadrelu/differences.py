@@ -111,13 +111,15 @@ class LayerDifference:
 
     Attributes:
         layer: the module of the weight, or the weight's own name where that is not `weight`.
-        units: number of units, along the first axis of the weight.
+        units: number of units, along that axis of the weight which its bias tells, else the first.
         weight_move: |w' - w| / |w| of the unit's row, None where w was zero.
         turn: 1 - cos of the angle between w' and w, None where one of them is zero.
         bias_move: (b' - b) / |w|, the move of the unit's threshold on the scale of its own weights; None for none.
         zeroed: units whose row became zero: z is the bias whatever comes in.
         refilled: units whose row was zero and is not any more.
         old_silence, new_silence: units without a recent gradient by the optimizer's state; None where it was not read.
+        counted: units that are proved silent by their weights or without a recent gradient, in the old and the new
+            state; None where that is not known.
         unread: why the optimizer's state was not read, in the new state.
     """
 
@@ -130,6 +132,7 @@ class LayerDifference:
     refilled: tuple[int, ...]
     old_silence: tuple[Silence, ...] | None = None
     new_silence: tuple[Silence, ...] | None = None
+    counted: tuple[int | None, int | None] = (None, None)
     unread: str | None = None
 
     @property

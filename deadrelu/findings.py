@@ -19,6 +19,8 @@ GRADIENT = frozenset(("no_gradient", "never_gradient"))
 VARIANCE = frozenset(("no_variance", "never_variance"))
 """Claims that the input of its norm does not vary."""
 FROM_BIRTH = frozenset(("never_gradient",))
+WHOLE_LAYER = "no unit of the layer has"
+"""How the reason begins in `coverage` that the optimizer's state shows a whole layer to be without a gradient."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,8 +35,11 @@ class Findings:
         no_variance: units whose norm sees no variance of late.
         heuristic: units that may be rare or silent.
         silent: proved, without a gradient, or without variance. Shape (units,).
-        youngest, oldest: the least `low` and the largest `high` among the dated claims on a lost gradient; None without
-            one, and `oldest` None also where one has no upper bound.
+        youngest, oldest: the least and the largest `steps` among the dated claims on a lost gradient: for about so many
+            updates; None without one.
+        at_least: some of them show no longer a silence than that; it may be much older.
+        least, most: the least `low` and the largest `high` among them: between these all of them lie; None without one,
+            and `most` None also where one has no upper bound.
     """
 
     site: str
@@ -47,6 +52,9 @@ class Findings:
     silent: NDArray[np.bool_]
     youngest: int | None
     oldest: int | None
+    at_least: bool
+    least: int | None
+    most: int | None
 
     @property
     def silent_fraction(self) -> float:
@@ -69,11 +77,19 @@ def findings(report: Report) -> tuple[Findings, ...]:
     return tuple(_count(site) for site in report.sites)
 
 
+def silent_layers(report: Report) -> tuple[str, ...]:
+    """Return the layers without a gradient as a whole: frozen, unused, converged, hidden by a spike, or dead."""
+    known = {site.site for site in report}
+    reasons = report.coverage.unsupported
+    return tuple(dict.fromkeys(n for n, reason in reasons if n in known and reason.startswith(WHOLE_LAYER)))
+
+
 def _count(site: SiteReport) -> Findings:
     proved, gradient, variance = (_units(site, kinds) for kinds in (PROVED, GRADIENT, VARIANCE))
     doubtful = {int(claim["unit"]) for claim in site.claims if claim.get("level") == "heuristic"}
     dated = [claim for claim in site.claims if claim.get("claim") == "no_gradient"]
     highs = [claim.get("high") for claim in dated]
+    ages = [int(claim["steps"]) for claim in dated if claim.get("steps") is not None]
     silent = np.zeros(site.units, dtype=bool)
     silent[sorted(proved | gradient | variance)] = True
     return Findings(
@@ -85,8 +101,11 @@ def _count(site: SiteReport) -> Findings:
         no_variance=len(variance),
         heuristic=len(doubtful - proved - gradient - variance),
         silent=silent,
-        youngest=min((int(claim.get("low") or 0) for claim in dated), default=None),
-        oldest=max((int(high) for high in highs if high is not None), default=None) if None not in highs else None,
+        youngest=min(ages, default=None),
+        oldest=max(ages, default=None),
+        at_least=any(claim.get("at_least") for claim in dated),
+        least=min((int(claim.get("low") or 0) for claim in dated), default=None),
+        most=max((int(high) for high in highs if high is not None), default=None) if None not in highs else None,
     )
 
 

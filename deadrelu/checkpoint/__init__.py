@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .contents import Checkpoint
+from .loading import load_state
 from .matching import ParameterStates
 from .opening import SUFFIXES, open_checkpoint, read_saved
 from .optimizer import OptimizerState
@@ -16,6 +17,7 @@ __all__ = [
     "ParameterStates",
     "Weights",
     "bare",
+    "load_state",
     "open_checkpoint",
     "read_saved",
 ]

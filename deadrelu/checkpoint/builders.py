@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from .keys import FEW, check_key, check_keys
 from .names import DTYPES, INERT_CALLS, INERT_NAMES, MOVED, STANDARD, STORAGES, Global, Opaque, Refused
 from .refusals import Damaged
 from .stored import Storage, StoredTensor, view_of
 
 _CODE = re.compile(r"[biufc][0-9]{1,2}")
-_DEEPEST_KEY = 4
+_DIRECT = 64
+_TEXT = 64
+_LONGEST_NAME = 1000
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +42,10 @@ def resolve(module: str, name: str) -> Global | torch.dtype:
 
     Raises:
         Refused: it belongs to Python's own library, and is none of those known to be harmless.
+        Damaged: no name is so long.
     """
+    if max(len(module), len(name)) > _LONGEST_NAME:
+        raise Damaged
     found = Global(MOVED.get(module, module), name)
     if found.module == "torch" and name in DTYPES:
         return DTYPES[name]
@@ -115,18 +121,21 @@ def build(target: object, state: object) -> None:
         raise Damaged
 
 
-def check_key(key: object, depth: int = 0) -> None:
-    """Raise Damaged unless `key` may be a key: hashing tuples in tuples without end would exhaust the C stack."""
-    if isinstance(key, tuple):
-        if depth > _DEEPEST_KEY or len(key) > 64:
-            raise Damaged
-        for part in key:
-            check_key(part, depth + 1)
-    elif isinstance(key, int):
-        if abs(key) >= 1 << 64:
-            raise Damaged
-    elif not isinstance(key, (str, bytes, float, complex, Global, Opaque, torch.dtype, type(None))):
-        raise Damaged
+def cost(arguments: object) -> int:
+    """Return how much work a call with these arguments may be, in operations: what it may copy.
+
+    Without it a few bytes that call for a copy of one large list, again and again, would fill any memory.
+    """
+    if not isinstance(arguments, tuple):
+        return 0
+    inner = [part for given in arguments if isinstance(given, tuple) and len(given) <= _DIRECT for part in given]
+    return sum(map(_extent, (*arguments, *inner)))
+
+
+def _extent(held: object) -> int:
+    if isinstance(held, (str, bytes)):
+        return len(held) // _TEXT
+    return len(held) if isinstance(held, (list, tuple, dict, set, frozenset)) else 0
 
 
 def dtype_of_storage(named: object) -> torch.dtype | None:
@@ -168,15 +177,20 @@ def _parameter(data: object, *rest: object) -> StoredTensor | Opaque:
 
 def _subclass(rebuild: object, cls: object, arguments: object, *rest: object) -> Any:
     """A tensor with attributes of its own, or of a subclass: the plain tensor that it is made of."""
+    if not isinstance(rebuild, Global) or rebuild.module != "torch._utils":
+        raise Refused(_path(rebuild)) if isinstance(rebuild, Global) else Damaged
     return call(rebuild, arguments)
 
 
 def _ordered(pairs: object = ()) -> OrderedDict[Any, Any]:
     made: OrderedDict[Any, Any] = OrderedDict()
+    chosen = 0
     for pair in _items(pairs.items() if isinstance(pairs, dict) else pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise Damaged
-        check_key(pair[0])
+        chosen += check_key(pair[0])
+        if chosen > FEW:
+            raise Damaged
         made[pair[0]] = pair[1]
     return made
 
@@ -185,10 +199,12 @@ def _default(factory: object = None, *rest: object) -> OrderedDict[Any, Any]:
     return _ordered(*rest)
 
 
-def _set(items: object = ()) -> set[Any]:
-    for item in _items(items):
-        check_key(item)
-    return set(_items(items))
+def _set(items: object = ()) -> set[Any] | Opaque:
+    return Opaque("builtins.set") if check_keys(_items(items)) > FEW else set(_items(items))
+
+
+def _frozen(items: object = ()) -> frozenset[Any] | Opaque:
+    return Opaque("builtins.frozenset") if check_keys(_items(items)) > FEW else frozenset(_items(items))
 
 
 def _items(values: Any) -> Any:
@@ -249,7 +265,7 @@ _CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "Counter"): _ordered,
     ("collections", "deque"): lambda items=(), *rest: list(_items(items)),
     ("builtins", "set"): _set,
-    ("builtins", "frozenset"): lambda items=(): frozenset(_set(items)),
+    ("builtins", "frozenset"): _frozen,
     ("builtins", "complex"): _complex,
     ("builtins", "getattr"): _attribute,
     ("_codecs", "encode"): _encode,

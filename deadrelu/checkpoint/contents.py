@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from .matching import ParameterStates, match
+from .matching import ParameterStates, match, named_alike
 from .optimizer import OptimizerState
 from .refusals import on_one_line
 from .tensors import Weights
@@ -28,6 +28,7 @@ class Checkpoint:
         path: the file or folder.
         format: `state_dict`, `training dictionary`, `Lightning`, `safetensors`, `Hugging Face` or `pt2`.
         weights: by name, without wrapper prefixes (`module.`, `_orig_mod.`).
+        models: where there are several (a generator and a discriminator): the names in front of their weights.
         optimizers: the state of each optimizer, in the order of the file.
         step: the training step (or the epoch, where there is no step), None if it is not there.
         step_name: under which name `step` was found, such as `global_step` or `epoch`.
@@ -39,6 +40,7 @@ class Checkpoint:
     path: Path
     format: str
     weights: Weights
+    models: tuple[str, ...] = ()
     optimizers: tuple[OptimizerState, ...] = ()
     step: int | None = None
     step_name: str | None = None
@@ -75,8 +77,23 @@ class Checkpoint:
         if chosen is None:
             return None
         names = self.parameter_names() if parameters is None else [name for name in parameters if name in self.weights]
+        if self.models and parameters is None:
+            names = self._of_model(chosen, names)
         shapes = {name: self.weights.shape(name) for name in names}
         return match(chosen, shapes, ordered=parameters is not None or self.weights.ordered)
+
+    def _of_model(self, optimizer: OptimizerState, names: list[str]) -> list[str]:
+        """Return the parameters of the one model that an optimizer goes with, by shapes or by name; else all."""
+        parts = {model: [name for name in names if name.startswith(f"{model}.")] for model in self.models}
+        fits = {model: self._matched(optimizer, part) for model, part in parts.items()}
+        possible = [model for model, fit in fits.items() if fit.possible]
+        alike = [model for model in possible if named_alike(optimizer.name, model)]
+        chosen = possible if len(possible) == 1 else alike
+        whole = len(chosen) == 1 and not fits[chosen[0]].unmatched and not fits[chosen[0]].uncertain
+        return parts[chosen[0]] if whole else names
+
+    def _matched(self, optimizer: OptimizerState, names: Sequence[str]) -> ParameterStates:
+        return match(optimizer, {name: self.weights.shape(name) for name in names}, ordered=self.weights.ordered)
 
     def non_finite(self) -> dict[str, int]:
         """Return, for each weight that holds NaN, or inf where only parameters are (`weight`, `bias`), how many.

@@ -31,6 +31,7 @@ class Layout:
     Attributes:
         kind: `state_dict`, `training dictionary` or `Lightning`.
         weights: as the file names them.
+        models: the names in front of the weights, where there are several models; else empty.
         versions: of the modules, as torch keeps them beside a state_dict.
         step, step_name: the number of the first name of `STEPS` that the file has, and that name.
         others: what else is there: name to a few words.
@@ -39,6 +40,7 @@ class Layout:
 
     kind: str
     weights: dict[str, StoredTensor]
+    models: tuple[str, ...] = ()
     versions: object = None
     optimizers: list[OptimizerState] = field(default_factory=list)
     step: int | None = None
@@ -66,7 +68,7 @@ def lay_out(held: Any) -> Layout:
     nested = sum(tensor.numel for value in states.values() for _, tensor in _leaves(value))
     wrapper = next((name for name in WRAPPERS if name in states), None)
     if wrapper is None and own > nested:
-        return _bare(held)
+        return _bare(held, optimizers, unread)
     if not states:
         raise Unreadable(_no_weights(held))
     kind = "Lightning" if "pytorch-lightning_version" in held else "training dictionary"
@@ -107,12 +109,16 @@ def _optimizers(held: dict[Any, Any]) -> tuple[dict[Any, list[OptimizerState]], 
     return found, unread
 
 
-def _bare(held: dict[Any, Any]) -> Layout:
-    found = Layout("state_dict", {})
+def _bare(held: dict[Any, Any], optimizers: dict[Any, list[OptimizerState]], unread: list[str]) -> Layout:
+    """A state_dict, with or without more beside its weights: an optimizer, a step."""
+    found = Layout("state_dict", {}, optimizers=[state for part in optimizers.values() for state in part])
+    found.unread += unread
+    found.step, found.step_name = find_step(held)
     own = OrderedDict((key, value) for key, value in held.items() if not isinstance(value, dict))
     _take(own, "", found)
     found.versions = getattr(held, "_metadata", None)
-    _list_others(held, {key for key, value in held.items() if isinstance(value, (StoredTensor, Opaque))}, found)
+    taken = {key for key, value in held.items() if isinstance(value, (StoredTensor, Opaque))}
+    _list_others(held, {*taken, *optimizers}, found)
     return found
 
 
@@ -145,6 +151,7 @@ def _take_alike(states: dict[Any, dict[Any, Any]], found: Layout) -> set[Any]:
         _take(state, f"{_shown(name)}." if len(alike) > 1 else "", found)
     if len(alike) > 1:
         found.versions = None
+        found.models = tuple(map(_shown, alike))
     return set(alike)
 
 

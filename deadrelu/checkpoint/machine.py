@@ -11,7 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import IO, Any, cast
 
-from .builders import build, call, check_key, new, resolve
+from .builders import build, call, cost, new, resolve
+from .keys import check_key, check_keys
 from .names import Opaque, Refused
 from .refusals import Damaged, Unreadable
 from .regions import Region, RegionStream
@@ -61,17 +62,18 @@ class Machine:
         self._stack, self._below, self._memo = [], [], {}
         try:
             for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", self._stream)):
-                self._left -= 1
-                if self._left < 0:
-                    raise Unreadable(
-                        f"it describes more than {MOST_OPERATIONS:,} objects; save the weights without the rest"
-                    )
+                self._charge(1)
                 if opcode.name == "STOP":
                     return self._stack.pop()
                 self._do(opcode.name, argument)
         except (IndexError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
             raise Damaged from None
         raise Damaged
+
+    def _charge(self, work: int) -> None:
+        self._left -= work
+        if self._left < 0:
+            raise Unreadable(f"it describes more than {MOST_OPERATIONS:,} objects; save the weights without the rest")
 
     def _do(self, name: str, argument: Any) -> None:
         stack = self._stack
@@ -81,7 +83,7 @@ class Machine:
             stack.append(_CONSTANTS[name])
         elif name in _EMPTY:
             stack.append(_EMPTY[name]())
-            self._left -= 4 if name == "EMPTY_SET" else 0  # it takes as much memory as five others
+            self._charge(4 if name == "EMPTY_SET" else 0)  # it takes as much memory as five others
         elif name in _GET:
             stack.append(self._memo[argument])
         elif name in _PUT:
@@ -123,6 +125,7 @@ class Machine:
 
     def _reduce(self, _: Any) -> None:
         arguments = self._stack.pop()
+        self._charge(cost(arguments))
         self._stack[-1] = call(self._stack[-1], arguments)
 
     def _new(self, _: Any) -> None:
@@ -151,16 +154,15 @@ class Machine:
 
     def _frozen(self, _: Any) -> None:
         items = self._marked()
-        for item in items:
-            check_key(item)
+        self._charge(check_keys(items) * len(items))
         self._stack.append(frozenset(items))
 
     def _add(self, _: Any) -> None:
         items = self._marked()
-        for item in items:
-            check_key(item)
         if not isinstance(self._stack[-1], Opaque):
-            self._container(set).update(items)
+            target = self._container(set)
+            self._charge(check_keys(items) * (len(target) + len(items)))
+            target.update(items)
 
     def _set_one(self, _: Any) -> None:
         value, key = self._stack.pop(), self._stack.pop()
@@ -193,7 +195,8 @@ class Machine:
             return
         target = self._container(dict)
         for key, value in zip(items[::2], items[1::2], strict=True):
-            check_key(key)
+            if check_key(key):  # it may collide with all that are there
+                self._charge(len(target))
             if key in target:
                 raise Unreadable(f"it holds the key {_shown(key)} twice, which no program writes; save it again")
             target[key] = value

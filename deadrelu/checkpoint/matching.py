@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .optimizer import Key, OptimizerState
@@ -12,6 +13,8 @@ from .tensors import Values
 
 How = Literal["names", "order", "shapes"]
 Shape = tuple[int, ...]
+
+_USUAL = re.compile(r"optimizers?|optims?|opts?|state_?dict|states?|models?|nets?|[^a-z0-9]")
 
 # What optimizers keep in the shape of the parameter itself.
 _SHAPED = "exp_avg exp_avg_sq momentum_buffer square_avg sum exp_inf prev ax acc_delta state1".split()
@@ -27,6 +30,7 @@ class ParameterStates:
         how: by what they were matched.
         uncertain: parameter name -> why its state is not known; one sentence.
         unmatched: how many keys of the optimizer belong to no parameter for certain.
+        possible: whether the optimizer can hold these parameters at all, as far as shapes tell.
     """
 
     states: Mapping[str, Mapping[str, Any]]
@@ -34,6 +38,7 @@ class ParameterStates:
     how: How
     uncertain: Mapping[str, str]
     unmatched: int
+    possible: bool = True
 
 
 def match(optimizer: OptimizerState, shapes: Mapping[str, Shape], *, ordered: bool) -> ParameterStates:
@@ -52,10 +57,20 @@ def match(optimizer: OptimizerState, shapes: Mapping[str, Shape], *, ordered: bo
         found = _by_order(groups, list(shapes.items()))
         if found is None:
             why = "the shapes in the optimizer do not fit the weights in their order"
-            return _result(optimizer, shapes, {}, "order", why)
+            return replace(_result(optimizer, shapes, {}, "order", why), possible=False)
         return _result(optimizer, shapes, found, "order", "other parameters of its shape could have this state")
     lost = "the file has lost the order of the parameters, and others have its shape"
     return _result(optimizer, shapes, _by_shape(groups, shapes), "shapes", lost)
+
+
+def named_alike(optimizer: str, model: str) -> bool:
+    """Return whether an optimizer is named after a model.
+
+    >>> named_alike("optimizerG_state_dict", "netG_state_dict"), named_alike("opt_d", "generator")
+    (True, False)
+    """
+    first, second = (_USUAL.sub("", name.lower()) for name in (optimizer, model))
+    return bool(first and second) and (first.startswith(second) or second.startswith(first))
 
 
 def _by_name(optimizer: OptimizerState, shapes: Mapping[str, Shape]) -> dict[Key, str] | None:

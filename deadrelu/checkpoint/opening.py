@@ -24,6 +24,8 @@ _SAVED_BY = {
     ".safetensors": "safetensors.torch.save_file(model.state_dict(), path)",
     ".pt2": "torch.export.save(program, path)",
 }
+_OVERLAPPING = 8
+_ROOM = 1 << 30
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".pt2")
 
 
@@ -92,6 +94,7 @@ def _open_torch(path: Path, region: Region) -> Checkpoint:
         path=path,
         format=layout.kind,
         weights=_weights(layout.weights, ordered=True, versions=layout.versions),
+        models=layout.models,
         optimizers=tuple(layout.optimizers),
         step=layout.step,
         step_name=layout.step_name,
@@ -142,8 +145,20 @@ def _split(held: Mapping[str, StoredTensor | Opaque]) -> tuple[dict[str, StoredT
 def _weights(tensors: Mapping[str, StoredTensor], *, ordered: bool, versions: Any = None) -> Weights:
     if not tensors:
         raise Unreadable("it holds no weights that can be read; expected a state_dict (names to tensors)")
+    _check_overlap(tensors)
     renamed = strip(tensors)
     if isinstance(versions, dict) and any(name != renamed[name] for name in renamed):
         paths = (path for path in versions if isinstance(path, str))
         versions = {bare(f"{path}.").rstrip("."): versions[path] for path in paths}
     return Weights({renamed[name]: tensor for name, tensor in tensors.items()}, ordered=ordered, versions=versions)
+
+
+def _check_overlap(tensors: Mapping[str, StoredTensor]) -> None:
+    """Refuse weights that are far more numbers than the bytes that there are: reading them all would have no end."""
+    stored = sum({id(tensor.storage): tensor.storage.nbytes for tensor in tensors.values()}.values())
+    described = sum({tensor.place: tensor.numel * tensor.dtype.itemsize for tensor in tensors.values()}.values())
+    if described > _OVERLAPPING * stored + _ROOM:
+        raise Unreadable(
+            f"its weights describe {described:,} bytes and lie in {stored:,}: they overlap without end, which no "
+            "program writes; save the weights again"
+        )

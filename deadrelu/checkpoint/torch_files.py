@@ -77,7 +77,9 @@ def _read_old(region: Region, saved_by: str) -> Any:
     machine.load()  # the machine that wrote it; numbers are little-endian whatever it says
     held = machine.load()
     keys = machine.load()
-    if not isinstance(keys, list) or len(set(map(str, keys))) != len(keys) or set(keys) != set(storages.found):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise Damaged
+    if len(set(keys)) != len(keys) or set(keys) != set(storages.found):
         raise Damaged
     at = machine.position
     for key in keys:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .gates import hold, parse_gate
+from .gates import hold, of_report, parse_gate
 from .output import Screen, TextFile, quiet_stdout
 from .report import Format
 
@@ -133,7 +133,7 @@ def audit(
     if page is not None:
         page.write(report.to_html())
     _render(report, Format.JSON if json_file == "-" else format, all_sites=all_sites)
-    hold(report, gates)
+    hold(list(of_report(report)), gates)
 
 
 def _render(report: Report, format: Format, *, all_sites: bool) -> None:

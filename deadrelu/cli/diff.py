@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import InputError
+from .gates import hold, of_difference, parse_gate
 from .output import Screen, TextFile, quiet_stdout
 from .report import Format
 from .states import (
     AllSites,
+    Asked,
     BatchSize,
     Data,
     Device,
     Exclude,
     Exhaustive,
+    FailAbove,
     Include,
     JsonFile,
     MaxSamples,
     Model,
     Probe,
 )
+
+if TYPE_CHECKING:
+    from ..differences import Difference
 
 Old = Annotated[str, typer.Argument(metavar="OLD", help="The earlier checkpoint.", show_default=False)]
 New = Annotated[str, typer.Argument(metavar="NEW", help="The later checkpoint.", show_default=False)]
@@ -44,33 +51,42 @@ def diff(
     device: Device = None,
     include: Include = None,
     exclude: Exclude = None,
+    fail_above: FailAbove = None,
     json_file: JsonFile = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TEXT,
     all_sites: AllSites = False,
 ) -> None:
     """Compare two checkpoints: who died, who came back, and what did it."""
+    gates = [parse_gate(text) for text in fail_above or ()]
+    if data is None and (update or lr is not None):
+        raise InputError("--update and --lr are found out by running the model; add --model and --data")
+    if lr is not None and not update:
+        raise InputError("--lr is the learning rate of an update; add --update, if NEW is one update after OLD")
     file = None if json_file in (None, "-") else TextFile(str(json_file), "--json")
+    asked = Asked(
+        model=model,
+        data=data,
+        exhaustive=exhaustive,
+        batch_size=batch_size,
+        max_samples=max_samples,
+        probe=probe,
+        device=device,
+        include=include,
+        exclude=exclude,
+    )
     with quiet_stdout():
-        from ..states import diff as compare
-        from .states import data_options, open_states
+        from ..states import compare
 
-        states = open_states((old, new), model, data)
-        options = data_options(
-            data,
-            model,
-            states,
-            exhaustive=exhaustive,
-            batch_size=batch_size,
-            max_samples=max_samples,
-            probe=probe,
-            device=device,
-            include=include,
-            exclude=exclude,
-        )
-        found = compare(*states, update=update, lr=lr, **options)
+        before, after = states = asked.states((old, new))
+        found = compare(before, after, None, asked.looking(states), update=update, lr=lr)
     if file is not None:
         file.write(found.to_json() + "\n")
-    if format is Format.JSON or json_file == "-":
+    _render(found, Format.JSON if json_file == "-" else format, all_sites=all_sites)
+    hold(list(of_difference(found)), gates)
+
+
+def _render(found: Difference, format: Format, *, all_sites: bool) -> None:
+    if format is Format.JSON:
         typer.echo(found.to_json())
         return
     from ..render.difference import difference_to_markdown, show_difference

@@ -14,9 +14,11 @@ from .exits import Status, say
 from .values import parse_fraction
 
 if TYPE_CHECKING:
+    from ..differences import Difference, Timeline
     from ..report import Report
 
 _OPTION = "--fail-above"
+_COUNTED = "are dead or have no gradient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,22 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """What a gate looks at: `silent` of `units`, and in words what these units are."""
+class Share:
+    """What a gate looks at.
+
+    Attributes:
+        site: its name, None for all sites together.
+        silent: how many of the units are silent.
+        units: of a kind that can die; 0 for a site whose silence is not known.
+        words: what the silent units are.
+        unsure: there may be more, in which case nothing tells.
+    """
 
     site: str | None
     silent: int
     units: int
     words: str
+    unsure: bool = False
 
 
 def parse_gate(text: str) -> Gate:
@@ -60,28 +71,29 @@ def parse_gate(text: str) -> Gate:
     return Gate(pattern.strip() if sign else None, parse_fraction(fraction, _OPTION))
 
 
-def hold(report: Report, gates: Sequence[Gate]) -> None:
+def hold(sites: Sequence[Share], gates: Sequence[Gate]) -> None:
     """Say on stderr which gates are exceeded, and leave with status 1 if any is.
-
-    Of a checkpoint without data, units count that are proved dead, that have no gradient, or whose norm's input does
-    not vary; what is only likely does not.
 
     Raises:
         InputError: no site has such a name.
     """
     exceeded = False
-    sites = list(_by_site(report)) if gates else []
+    unsure = [str(share.site) for share in sites if share.unsure] if gates else []
+    if unsure:
+        say(f"note: {_OPTION} does not count what is not known: which units of {_few(unsure)} have a gradient")
     for gate in gates:
         if gate.pattern is None:
             shares = [_overall(sites)]
         else:
             shares = [share for share in sites if fnmatchcase(str(share.site), gate.pattern)]
             if not shares:
-                raise InputError(f"{gate}: no site has such a name; there are {_few([site.site for site in report])}")
+                raise InputError(
+                    f"{gate}: no site has such a name; there are {_few([str(share.site) for share in sites])}"
+                )
         mortal = [share for share in shares if share.units]
         if not mortal:
             whose = "this model" if gate.pattern is None else f"the sites {gate.pattern}"
-            say(f"note: {_OPTION} had nothing to compare: no unit of {whose} is of a kind that can die")
+            say(f"note: {_OPTION} had nothing to compare: no unit of {whose} can die, as far as is known")
         for share in mortal:
             if share.silent / share.units > gate.limit:
                 exceeded = True
@@ -92,21 +104,45 @@ def hold(report: Report, gates: Sequence[Gate]) -> None:
         raise typer.Exit(Status.EXCEEDED)
 
 
-def _by_site(report: Report) -> Iterator[_Share]:
-    from ..findings import findings, without_model
+def of_report(report: Report) -> Iterator[Share]:
+    """Yield what a report says of each site.
+
+    Of a checkpoint without data, units count that are proved dead, that have no gradient, or whose norm's input does
+    not vary; what is only likely does not.
+    """
+    from ..findings import findings, silent_layers, without_model
 
     if without_model(report):
+        whole = silent_layers(report)
         for found in findings(report):
-            yield _Share(found.site, int(found.silent.sum()), found.units, "are dead or have no gradient")
+            yield Share(found.site, int(found.silent.sum()), found.units, _COUNTED, found.site in whole)
         return
     for site in report:
-        yield _Share(site.site, int(site.silent.sum()), site.units if site.can_die else 0, "are silent")
+        yield Share(site.site, int(site.silent.sum()), site.units if site.can_die else 0, "are silent")
 
 
-def _overall(sites: Sequence[_Share]) -> _Share:
+def of_difference(found: Difference) -> Iterator[Share]:
+    """Yield what the new state is like, site by site; without data layer by layer."""
+    for site in found.sites:
+        yield Share(site.site, site.silent[1], site.units if site.can_die else 0, "are silent in the new state")
+    for layer in () if found.sites else found.layers:
+        silent = layer.counted[1]
+        units, words = 0 if silent is None else layer.units, f"{_COUNTED} in the new state"
+        yield Share(layer.layer, silent or 0, units, words, silent is None)
+
+
+def of_timeline(found: Timeline) -> Iterator[Share]:
+    """Yield what the last checkpoint is like, site by site; without data layer by layer."""
+    words = "are silent" if found.evidence == "data" else _COUNTED
+    for one, silent in zip(found.series, found.moments[-1].silent, strict=True):
+        units = 0 if silent is None else one.units
+        yield Share(one.site, silent or 0, units, f"{words} in the last checkpoint", silent is None)
+
+
+def _overall(sites: Sequence[Share]) -> Share:
     words = sites[0].words if sites else ""
     mortal = [share for share in sites if share.units]
-    return _Share(None, sum(s.silent for s in mortal), sum(s.units for s in mortal), words)
+    return Share(None, sum(s.silent for s in mortal), sum(s.units for s in mortal), words)
 
 
 def _few(names: list[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,7 @@ from ..errors import InputError
 from .exits import say
 
 if TYPE_CHECKING:
-    from ..states import State
+    from ..states import Looking, State
 
 Model = Annotated[str | None, typer.Option(metavar="PKG.MOD:FACTORY", help="What builds the model of the checkpoints.")]
 Data = Annotated[
@@ -34,32 +36,97 @@ JsonFile = Annotated[
 AllSites = Annotated[bool, typer.Option("--all", help="List every site, not the worst alone.")]
 
 
-def open_states(targets: Sequence[str | Path], model: str | None, data: str | None) -> list[State]:
-    """Return the states that checkpoints, or factories `pkg.mod:factory`, hold.
+FailAbove = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FRACTION",
+        help="Exit with status 1 if more than 5% (or 0.05) of the units are silent in NEW, or in the last checkpoint; "
+        "'fc*=10%' holds each site of that name. May be given several times. Without data: units proved dead or "
+        "without a gradient.",
+    ),
+]
 
-    Raises:
-        InputError: a target is neither, or data is given without anything to run it through.
-        CheckpointError: a checkpoint cannot be read.
-    """
-    from ..checkpoint import SUFFIXES, open_checkpoint
-    from ..states import State, state_of
-    from .imports import is_reference
-    from .targets import load_target
 
-    found = []
-    for target in targets:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked for; the fields are the options that `diff` and `timeline` share."""
+
+    model: str | None
+    data: str | None
+    exhaustive: bool
+    batch_size: int
+    max_samples: int | None
+    probe: int
+    device: str | None
+    include: list[str] | None
+    exclude: list[str] | None
+
+    def states(self, targets: Sequence[str | Path]) -> list[State]:
+        """Return the states that checkpoints, or factories `pkg.mod:factory`, hold.
+
+        Raises:
+            InputError: a target is neither, or data is given without anything to run it through.
+            CheckpointError: a checkpoint cannot be read.
+        """
+        return [self._state(target) for target in targets]
+
+    def _state(self, target: str | Path) -> State:
+        from ..checkpoint import SUFFIXES, open_checkpoint
+        from ..states import State, state_of
+        from .imports import is_reference
+        from .targets import load_target
+
         path = Path(target).expanduser()
         if not path.exists() and path.suffix.lower() not in SUFFIXES and is_reference(str(target)):
-            found.append(state_of(load_target(str(target)), str(target)))
-            continue
+            return state_of(load_target(str(target)), str(target))
         checkpoint = open_checkpoint(path)
-        if data is not None and model is None:
+        if self.data is not None and self.model is None:
             raise InputError(
                 f"--data needs a model to run through; name what builds that of {path}: --model pkg.mod:factory"
             )
-        build = None if model is None else _builder(str(target), model)
-        found.append(State(str(target), checkpoint.weights, checkpoint, build))
-    return found
+        build = None if self.model is None else _builder(str(target), self.model)
+        return State(str(target), checkpoint.weights, checkpoint, build)
+
+    def looking(self, states: Sequence[State]) -> Looking | None:
+        """Return how the data is looked at; None without data.
+
+        Raises:
+            InputError: some of the options contradict each other, or the data cannot be read.
+        """
+        if self.data is None:
+            given = self.exhaustive, self.max_samples is not None, self.device is not None, self.include, self.exclude
+            if any(given):
+                raise InputError(
+                    "--exhaustive, --max-samples, --device, --include and --exclude go with --data; add it"
+                )
+            return None
+        if self.exhaustive and self.max_samples is not None:
+            raise InputError("--exhaustive says that the data is complete, --max-samples that a part will do; drop one")
+        from ..states import Looking
+        from .sources import model_dtype, open_source
+        from .targets import build_model
+        from .values import check_device
+
+        place = None if self.device is None else check_device(self.device)
+        built = states[-1].module(None) if self.model is None else build_model(self.model)
+        source = open_source(self.data, model_dtype(built))
+        if source.sample_only and self.exhaustive:
+            raise InputError(
+                "--exhaustive says that the data is complete, which random data never is; drop one of the two"
+            )
+        if source.note is not None:
+            say(f"note: {source.note}")
+        return Looking(
+            data=source.data,
+            exhaustive=self.exhaustive,
+            batch_size=self.batch_size,
+            max_samples=self.max_samples,
+            probe=self.probe,
+            device=place,
+            include=self.include or None,
+            exclude=self.exclude or None,
+            progress=sys.stderr.isatty(),
+        )
 
 
 def _builder(target: str, factory: str) -> Any:
@@ -69,52 +136,3 @@ def _builder(target: str, factory: str) -> Any:
         return load_target(target, factory)
 
     return build
-
-
-def data_options(
-    data: str | None,
-    model: str | None,
-    states: Sequence[State],
-    *,
-    exhaustive: bool,
-    batch_size: int,
-    max_samples: int | None,
-    probe: int,
-    device: str | None,
-    include: list[str] | None,
-    exclude: list[str] | None,
-) -> dict[str, Any]:
-    """Return the options of `deadrelu.diff` that the words of the command line stand for.
-
-    Raises:
-        InputError: some of them contradict each other, or the data cannot be read.
-    """
-    if data is None:
-        if exhaustive or max_samples is not None or device is not None or include or exclude:
-            raise InputError("--exhaustive, --max-samples, --device, --include and --exclude go with --data; add it")
-        return {}
-    if exhaustive and max_samples is not None:
-        raise InputError("--exhaustive says that the data is complete, --max-samples that a part will do; drop one")
-    import sys
-
-    from .sources import model_dtype, open_source
-    from .targets import build_model
-    from .values import check_device
-
-    place = None if device is None else check_device(device)
-    source = open_source(data, model_dtype(states[-1].module(None) if model is None else build_model(model)))
-    if source.sample_only and exhaustive:
-        raise InputError("--exhaustive says that the data is complete, which random data never is; drop one of the two")
-    if source.note is not None:
-        say(f"note: {source.note}")
-    return {
-        "data": source.data,
-        "exhaustive": exhaustive,
-        "batch_size": batch_size,
-        "max_samples": max_samples,
-        "probe": probe,
-        "device": place,
-        "include": list(include or ()) or None,
-        "exclude": list(exclude or ()) or None,
-        "progress": sys.stderr.isatty(),
-    }

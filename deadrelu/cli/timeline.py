@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .gates import hold, of_timeline, parse_gate
 from .output import Screen, TextFile, quiet_stdout
 from .report import Format
 from .states import (
     AllSites,
+    Asked,
     BatchSize,
     Data,
     Device,
     Exclude,
     Exhaustive,
+    FailAbove,
     Include,
     JsonFile,
     MaxSamples,
@@ -22,6 +25,9 @@ from .states import (
     Probe,
 )
 from .values import parse_fraction
+
+if TYPE_CHECKING:
+    from ..differences import Timeline
 
 Checkpoints = Annotated[
     list[str],
@@ -48,6 +54,7 @@ def timeline(
     device: Device = None,
     include: Include = None,
     exclude: Exclude = None,
+    fail_above: FailAbove = None,
     html: Annotated[
         str | None, typer.Option(metavar="FILE", help="Also write one HTML file that a browser opens without a server.")
     ] = None,
@@ -56,37 +63,43 @@ def timeline(
     all_sites: AllSites = False,
 ) -> None:
     """Follow a training through its checkpoints: the first bad one, the worst sites, and what did it."""
+    gates = [parse_gate(text) for text in fail_above or ()]
     rise = parse_fraction(above, "--above")
     page = None if html is None else TextFile(html, "--html")
     file = None if json_file in (None, "-") else TextFile(str(json_file), "--json")
+    asked = Asked(
+        model=model,
+        data=data,
+        exhaustive=exhaustive,
+        batch_size=batch_size,
+        max_samples=max_samples,
+        probe=probe,
+        device=device,
+        include=include,
+        exclude=exclude,
+    )
     with quiet_stdout():
-        from ..states import find_checkpoints
-        from ..states import timeline as follow
-        from .states import data_options, open_states
+        from ..states import find_checkpoints, follow
 
-        states = open_states(find_checkpoints(checkpoints), model, data)
-        options = data_options(
-            data,
-            model,
-            states,
-            exhaustive=exhaustive,
-            batch_size=batch_size,
-            max_samples=max_samples,
-            probe=probe,
-            device=device,
-            include=include,
-            exclude=exclude,
-        )
-        found = follow(states, above=rise, **options)
-    from ..render.timeline import show_timeline, timeline_to_html, timeline_to_markdown
-
+        states = asked.states(find_checkpoints(checkpoints))
+        found = follow(states, None, asked.looking(states), above=rise)
     if page is not None:
+        from ..render.timeline import timeline_to_html
+
         page.write(timeline_to_html(found))
     if file is not None:
         file.write(found.to_json() + "\n")
-    if format is Format.JSON or json_file == "-":
+    _render(found, Format.JSON if json_file == "-" else format, all_sites=all_sites)
+    hold(list(of_timeline(found)), gates)
+
+
+def _render(found: Timeline, format: Format, *, all_sites: bool) -> None:
+    if format is Format.JSON:
         typer.echo(found.to_json())
-    elif format is Format.MARKDOWN:
+        return
+    from ..render.timeline import show_timeline, timeline_to_markdown
+
+    if format is Format.MARKDOWN:
         typer.echo(timeline_to_markdown(found), nl=False)
     else:
         show_timeline(found, Screen(highlight=False), all_sites=all_sites)

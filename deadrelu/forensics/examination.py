@@ -10,10 +10,12 @@ import numpy as np
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError, InputError
 from ..findings import PROVED, UNKNOWN
-from ..report import Coverage, Report, SiteReport, Status
+from ..report import Coverage, Report, SiteReport
+from .derived import Effective
 from .evidence import Evidence
 from .layers import Layer, find_layers
 from .memory import Memory
+from .unseen import unseen_site
 
 Patterns = Iterable[str] | str | None
 
@@ -49,7 +51,8 @@ def examine(checkpoint: Checkpoint, *, include: Patterns = None, exclude: Patter
         InputError: the patterns leave out every layer.
     """
     checkpoint.require_finite()
-    layers, declined = find_layers(checkpoint.weights)
+    weights = Effective(checkpoint.weights)
+    layers, declined = find_layers(weights)
     if not layers:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in declined[:2])
         raise CheckpointError(
@@ -59,8 +62,8 @@ def examine(checkpoint: Checkpoint, *, include: Patterns = None, exclude: Patter
     chosen = [layer for layer in layers if _wanted(layer.name, _listed(include), _listed(exclude))]
     if not chosen:
         raise InputError(f"the patterns leave out all {len(layers)} layers, such as {layers[0].name}; loosen them")
-    memory = Memory(checkpoint) if checkpoint.optimizers else None
-    found = [(layer, Evidence(layer, checkpoint.weights, memory)) for layer in chosen]
+    memory = Memory(checkpoint, weights) if checkpoint.optimizers else None
+    found = [(layer, Evidence(layer, weights, memory)) for layer in chosen]
     said = [item for _, evidence in found for item in evidence.declined]
     if memory is None:
         said.append(("optimizer", _NO_OPTIMIZER))
@@ -77,29 +80,17 @@ def examine(checkpoint: Checkpoint, *, include: Patterns = None, exclude: Patter
 
 
 def _site(layer: Layer, evidence: Evidence) -> SiteReport:
-    dead = {claim["unit"] for claim in evidence.claims if claim["level"] == "proved" and claim["claim"] in PROVED}
-    nothing = np.full(layer.units, np.nan)
-    status: tuple[Status, ...] = tuple("dead" if unit in dead else "active" for unit in range(layer.units))
-    return SiteReport(
-        site=layer.name,
+    dead = np.zeros(layer.units, dtype=bool)
+    dead[[c["unit"] for c in evidence.claims if c["level"] == "proved" and c["claim"] in PROVED]] = True
+    return unseen_site(
+        layer.name,
         op=UNKNOWN,
         source=None,
         producers=(layer.name,) if layer.norm is None else (layer.name, layer.norm.name),
         unit_dim=layer.unit_dim if len(layer.module.shape) < 3 else 1,
-        units=layer.units,
         can_die=True,
-        samples=0,
-        positions=0,
-        status=status,
-        activation_rate=nothing,
-        sample_rate=nothing,
-        rate_upper=nothing,
-        max_z=nothing,
-        dormant_score=nothing,
-        grad_flow=None,
-        grad_dead=np.zeros(layer.units, dtype=bool),
-        input_dead=np.zeros(layer.units, dtype=bool),
-        claims=tuple(evidence.claims),
+        dead=dead,
+        claims=evidence.claims,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..optimizer_state import Remembered
+from .derived import Effective
 
 _UNKNOWN = "which entry of the optimizer's state is its own is not certain"
 _TWICE = "more than one optimizer could hold it"
@@ -19,8 +20,9 @@ class Memory:
         steps: updates made, as the checkpoint tells, for optimizers that do not count; None if it does not.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: Effective) -> None:
         self._checkpoint = checkpoint
+        self._weights = weights
         self._held: dict[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]] = {}
         self._uncertain: dict[str, str] = {}
         self._twice: set[str] = set()
@@ -39,7 +41,8 @@ class Memory:
         self.steps = None if by_epoch else checkpoint.step
 
     def of(self, name: str) -> Remembered | str:
-        """Return a parameter with its state, or why that is not known."""
+        """Return a parameter with its state, or why that is not known; of a derived weight, what it is made of."""
+        name = self._weights.main(name)
         if name in self._twice:
             return _TWICE
         if name in self._held:

@@ -20,12 +20,14 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _PLAIN = {"weight", "bias", *_STATISTICS}
 _GATES = re.compile(r"(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?")
 _NORM = re.compile(r"norm|(^|_)(ln|rms|bn|gn)(\d|_|$)")
-_HIDDEN = ("_orig", "_g", "_v", "_u", "_mask")
+_HIDDEN = frozenset(f"{leaf}_{part}" for leaf in ("weight", "bias") for part in ("orig", "g", "v", "u", "mask"))
+_ADAPTS = re.compile(r"\.lora_[^.]*")
 
 _RECURRENT = "the packed gates of an LSTM, a GRU or an RNN: no units of a rectifier, not read"
 _PACKED = "projections of an attention in one tensor: no rectifier follows them"
-_DERIVED = "its weight is computed from other tensors (pruning, weight or spectral norm): not read"
+_DERIVED = "its weight or bias is computed from other tensors, in a way that only its code knows: not read"
 _ADAPTER = "an adapter that is added to a layer: its own output is not what an activation sees"
+_ADAPTED = "an adapter (LoRA and its like) adds to its output; merge it into the weights first: not read"
 _OTHER = "not the weight of a Linear, a convolution or a norm: nothing is said of it"
 _NUMBERS = "its weight holds whole or complex numbers (quantized?): not read"
 _RANK = "its weight has no units: empty, a single number, or of more dimensions than a convolution has"
@@ -67,18 +69,31 @@ class Module:
 def find_modules(weights: Weights) -> tuple[list[Module], list[tuple[str, str]]]:
     """Return the modules in the order of the names, and (module, reason) for what is left alone."""
     grouped: dict[str, dict[str, str]] = {}
+    adapted: set[str] = set()
     for name in weights:
-        path, _, leaf = name.rpartition(".")
+        path, leaf = _split(name)
         grouped.setdefault(path, {})[leaf] = name
+        owner = _ADAPTS.split(f".{name}", maxsplit=1)
+        if len(owner) > 1:
+            adapted.update((owner[0][1:], f"{owner[0]}.base_layer"[1:]))
     tied = weights.tied()
     found, declined = [], []
     for path, leaves in grouped.items():
-        outcome = _module(path or ROOT, leaves, weights, tied)
+        outcome = _ADAPTED if path in adapted else _module(path or ROOT, leaves, weights, tied)
         if isinstance(outcome, Module):
             found.append(outcome)
         else:
             declined.append((path or ROOT, outcome))
     return found, declined
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the path of the module that holds a tensor, and the rest of its name."""
+    path, mark, leaf = f".{name}".partition(".parametrizations.")
+    if mark:
+        return path[1:], mark[1:] + leaf
+    path, _, leaf = name.rpartition(".")
+    return path, leaf
 
 
 def _module(path: str, leaves: Leaves, weights: Weights, tied: Mapping[str, str]) -> Module | str:
@@ -105,7 +120,7 @@ def _left_alone(path: str, leaves: Leaves) -> str | None:
         return _ADAPTER
     if any(_GATES.fullmatch(leaf) for leaf in leaves):
         return _RECURRENT
-    if "parametrizations" in parts or any(f"weight{end}" in leaves for end in _HIDDEN):
+    if any(leaf.startswith("parametrizations.") or leaf in _HIDDEN for leaf in leaves):
         return _DERIVED
     if "in_proj_weight" in leaves:
         return _PACKED

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from ..proofs import Proof, SiteProof
-from ..report import Coverage, Report, SiteReport, Status
+from ..report import Coverage, Report, SiteReport
+from .unseen import unseen_site
 
 
 def proof_report(proof: Proof) -> Report:
@@ -29,9 +30,7 @@ def proof_report(proof: Proof) -> Report:
 
 
 def _site(site: SiteProof, proof: Proof) -> SiteReport:
-    nothing = np.full(site.units, np.nan)
-    status: tuple[Status, ...] = tuple("dead" if dead else "active" for dead in site.dead.tolist())
-    claims = tuple(
+    claims = (
         {
             "unit": unit,
             "claim": "interval_bound",
@@ -44,24 +43,13 @@ def _site(site: SiteProof, proof: Proof) -> SiteReport:
         }
         for unit in np.flatnonzero(site.dead).tolist()
     )
-    return SiteReport(
-        site=site.site,
+    return unseen_site(
+        site.site,
         op=site.op,
         source=site.source,
         producers=site.producers,
         unit_dim=site.unit_dim,
-        units=site.units,
         can_die=site.can_die,
-        samples=0,
-        positions=0,
-        status=status,
-        activation_rate=nothing,
-        sample_rate=nothing,
-        rate_upper=nothing,
-        max_z=nothing,
-        dormant_score=nothing,
-        grad_flow=None,
-        grad_dead=np.zeros(site.units, dtype=bool),
-        input_dead=np.zeros(site.units, dtype=bool),
+        dead=site.dead,
         claims=claims,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..findings import WHOLE_LAYER
 from .claims import Declined, GradientClaim, LayerSilence
 from .fading import Faded, Flags, Floats, faded, sample
 from .moments import CoupledDecay, Decay, Levels, Moments, levels, signed
@@ -109,7 +110,7 @@ def _never(layer: Layer, look: _Look, found: Found) -> list[GradientClaim]:
     """Return the units that never had a gradient; of a layer that never had one, say just that."""
     if not look.touched.any():
         found.layer = LayerSilence("never_gradient", layer.step, None)
-        found.declined.append(whole("no unit of the layer has ever had a gradient"))
+        found.declined.append(whole("ever had a gradient"))
         return []
     low = layer.step
     if not any(part.tiny.any() for part in look.parts):  # else old squares would still be there, however small
@@ -174,7 +175,7 @@ def _sunk(layer: Layer, look: _Look, found: Found) -> Faded | None:
             bound = _bound(layer, float(look.fresh[sound].max()), coarse=True) if sound.any() else layer.step - 1
             steps = min(bound, max(0, round((USUAL - fresh) / layer.parts[0].decay.rates[1])))
             found.layer = LayerSilence("no_gradient", steps, bound)
-            found.declined.append(whole(f"no unit of the layer has had a gradient for about {steps} steps"))
+            found.declined.append(whole(f"had a gradient for about {steps} steps"))
         return None
     sunk = faded(look.fresh, living, signed(layer.parts, sample(living)))
     faint = np.ones(layer.units, dtype=bool)
@@ -214,5 +215,6 @@ def _bound(layer: Layer, fresh: float, *, coarse: bool) -> int:
 def whole(what: str) -> Declined:
     return Declined(
         "whole_layer",
-        f"{what}: it is frozen, unused, converged, hidden by a spike, or dead throughout; no single unit is claimed",
+        f"{WHOLE_LAYER} {what}: it is frozen, unused, converged, hidden by a spike, or dead throughout; no single unit "
+        "is claimed",
     )

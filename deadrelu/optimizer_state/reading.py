@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .adam import Found, Layer, read_moments
-from .claims import Declined, Part, Reading
+from .claims import Declined, GradientClaim, Part, Reading
 from .moments import CoupledDecay, Decay, Moments
 from .remembered import Remembered, number, rows
 from .schemes import Scheme, recognised
@@ -18,6 +18,8 @@ FEWEST = 30
 
 SLOWEST = 1e-4
 """Nats a step under which a state does not fade in the length of a training."""
+
+_NO_MOMENTUM = "SGD without momentum keeps no memory of a gradient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,16 @@ def read_gradients(
         declined.append(Declined("too_few_steps", _too_few(counted)))
         return Reading(units, first.scheme.name, counted, declined=tuple(declined))
     found = _found(readable)
-    return Reading(units, first.scheme.name, counted, tuple(found.claims), (*declined, *found.declined), found.layer)
+    claims = tuple(_within(claim, counted) for claim in found.claims)
+    return Reading(units, first.scheme.name, counted, claims, (*declined, *found.declined), found.layer)
+
+
+def _within(claim: GradientClaim, updates: int | None) -> GradientClaim:
+    """A gradient that was there once lies no further back than all updates."""
+    if updates is None or claim.claim != "no_gradient":
+        return claim
+    high = None if claim.high is None else min(claim.high, updates)
+    return replace(claim, steps=None if claim.steps is None else min(claim.steps, updates), high=high)
 
 
 def _too_few(steps: int) -> str:
@@ -94,6 +105,8 @@ def _found(readable: list[_Read]) -> Found:
 
 def _member(part: Part, held: Remembered, axis: int, units: int) -> _Read | Declined:
     """Return one parameter ready to be read, or why it is not."""
+    if held.group is not None and not held.state and held.number("momentum") == 0 and "dampening" in held.group:
+        return Declined("no_memory", _NO_MOMENTUM, part)
     if held.group is None or not held.state:
         kept = "no optimizer holds it" if held.group is None else "its optimizer never updated it"
         return Declined("no_state", f"{kept}: frozen, unused, or not yet trained", part)
@@ -164,7 +177,7 @@ def _buffer(part: Part, held: Remembered, axis: int, scheme: Scheme) -> _Read | 
     if momentum is None or dampening is None or weight_decay is None or lr is None:
         return Declined("unreadable", "momentum, dampening, weight_decay or lr is no number")
     if not 0 < momentum < 1 or held.state.get("momentum_buffer") is None:
-        return Declined("no_memory", "SGD without momentum keeps no memory of a gradient")
+        return Declined("no_memory", _NO_MOMENTUM)
     if not 0 <= dampening < 1:
         return Declined("no_memory", f"with a dampening of {dampening:g} the buffer takes up no gradient")
     tensors = _tensors(held, ("momentum_buffer",), axis)

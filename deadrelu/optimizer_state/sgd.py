@@ -32,6 +32,9 @@ ALONE = math.log(1e9)
 MOVING = 1e-5
 """The part of its own size by which a unit with a recent gradient moves in a step, at least."""
 
+FAINTEST = 1e-7
+"""The part of its own size under which a unit's buffer could not move it at a rate of 1."""
+
 _RESOLUTION = 2.0**-19
 _CHUNK = 1 << 20
 _FITTED = 4
@@ -94,7 +97,7 @@ def read_buffers(parts: list[Buffer]) -> Found:
     slow, fast = (-math.log(mu) for mu in reversed(parts[0].momentum))
     if not touched.any():
         found.layer = LayerSilence("never_gradient", None, None)
-        found.declined.append(whole("the momentum of every unit of the layer is 0"))
+        found.declined.append(whole("any momentum left"))
         return found
     with np.errstate(divide="ignore"):
         levels = np.log(size)
@@ -102,21 +105,32 @@ def read_buffers(parts: list[Buffer]) -> Found:
     living = touched & (levels >= levels.max() - SPREAD)
     nats = _sunk(levels, touched, living)
     moving = _moving(parts, levels, living)
+    if math.exp(float(np.median(levels[living]))) < FAINTEST * _size(parts, living):
+        found.layer = LayerSilence("no_gradient", None, None)
+        found.declined.append(whole("had a gradient for long: its momentum has faded away"))
     dated = []
     for unit in np.flatnonzero(nats > 0):
         age = float(nats[unit])
         steps, low = round(2 * age / (slow + fast)), int((age - FAINT) / fast)
         high = None if worn[unit] or not moving else math.ceil((age + LOUD) / slow)
-        dated.append(GradientClaim(int(unit), "no_gradient", steps, low, high, None, math.exp(-age), bool(worn[unit])))
+        dated.append(
+            GradientClaim(
+                int(unit), "no_gradient", steps, low, high, None, math.exp(-age), bool(worn[unit]) or not moving
+            )
+        )
     found.claims = sorted([*never, *dated], key=lambda claim: claim.unit)
     return found
 
 
 def _moving(parts: list[Buffer], levels: Floats, living: Flags) -> bool:
     """Return whether the units to compare with move at all, or are perhaps as silent, only for less long."""
-    chosen = torch.from_numpy(np.flatnonzero(living))
-    size = np.sqrt(sum(part.w[chosen].double().square().sum(1).numpy() for part in parts))
-    return parts[0].lr * math.exp(float(np.median(levels[living]))) > MOVING * float(np.median(size))
+    return parts[0].lr * math.exp(float(np.median(levels[living]))) > MOVING * _size(parts, living)
+
+
+def _size(parts: list[Buffer], chosen: Flags) -> float:
+    """Return the median norm of some units' parameters."""
+    units = torch.from_numpy(np.flatnonzero(chosen))
+    return float(np.median(np.sqrt(sum(part.w[units].double().square().sum(1).numpy() for part in parts))))
 
 
 def _sunk(levels: Floats, touched: Flags, living: Flags) -> Floats:

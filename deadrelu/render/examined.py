@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..findings import Findings, findings
+from ..findings import Findings, findings, silent_layers
 from ..report import Report
 from .claims import Claim
 from .remarks import unseen
@@ -32,7 +32,7 @@ def judged(report: Report) -> Verdict:
         severity=_severity(report, found),
         headline=_headline(report, found),
         scope=f"checkpoint: {many(len(found), 'layer')}, {many(report.units, 'unit')}, no data seen",
-        meaning=(*_which(found), _SUPPOSED),
+        meaning=(*_whole(report), *_which(found), _SUPPOSED),
         actions=_actions(report, found),
         claims=_claims(found),
         notes=(),
@@ -55,7 +55,7 @@ def table(found: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[str]]]:
         (("proved", "dead"), [f.proved for f in found]),
         (("no", "gradient"), [f.no_gradient for f in found]),
         (("of them", "from birth"), [f.never for f in found]),
-        (("updates", "since"), [_ages(f) for f in found]),
+        (("for about", "updates"), [_ages(f) for f in found]),
         (("input", "constant"), [f.no_variance for f in found]),
         (("perhaps", "rare"), [f.heuristic for f in found]),
     ):
@@ -73,14 +73,17 @@ def rest(found: Sequence[Findings]) -> str:
 
 
 def _ages(found: Findings) -> str:
-    if found.youngest is None:
+    if found.youngest is None or found.oldest is None:
         return ""
-    if found.oldest is None:
-        return f"{count(found.youngest)} or more"
-    return f"{count(found.youngest)} to {count(found.oldest)}"
+    ages = count(found.youngest)
+    if found.oldest > found.youngest:
+        ages += f" to {count(found.oldest)}"
+    return f"{ages} or more" if found.at_least else ages
 
 
 def _severity(report: Report, found: Sequence[Findings]) -> Severity:
+    if silent_layers(report):
+        return "weakened"
     most = max((f.silent_fraction for f in found), default=0.0)
     if most >= WEAKENED_FROM:
         return "weakened"
@@ -93,6 +96,9 @@ def _headline(report: Report, found: Sequence[Findings]) -> str:
     silent = sum(int(f.silent.sum()) for f in found)
     doubtful = sum(f.heuristic for f in found)
     total = many(report.units, "unit")
+    whole = silent_layers(report)
+    if whole:
+        return f"No unit of {listing(spoken(whole, 'layer'), _LAYERS_NAMED)} has had a gradient of late."
     if not silent and doubtful:
         return f"Nothing shows a unit to be dead; {count(doubtful)} of {total} may be rare or silent."
     if not silent:
@@ -115,6 +121,17 @@ def _headline(report: Report, found: Sequence[Findings]) -> str:
     return f"{count(silent)} of {total} ({share}) {' or '.join(part for part in (has, dead) if part)}: {where}."
 
 
+def _whole(report: Report) -> list[str]:
+    layers = silent_layers(report)
+    if not layers:
+        return []
+    names = listing(spoken(layers, "layer"), _LAYERS_NAMED)
+    return [
+        f"{names}: frozen, unused, converged, hidden by a spike, or dead throughout; the optimizer's state cannot tell "
+        "which, and claims no single unit for it."
+    ]
+
+
 def _which(found: Sequence[Findings]) -> list[str]:
     """Say which units of the worst layers it is; all are in the JSON."""
     hit = [f for f in worst(found) if f.silent.any()][:_LAYERS_NAMED]
@@ -132,6 +149,18 @@ def _actions(report: Report, found: Sequence[Findings]) -> tuple[str, ...]:
     if any(module == "optimizer" for module, _ in report.coverage.unsupported):
         lines.append(_BETTER_STATE)
     return tuple(lines)
+
+
+def _errors(found: Sequence[Findings]) -> str:
+    """Say between what the ages lie, layer by layer; of each unit in the JSON."""
+    dated = [f for f in worst(found) if f.least is not None][:_LAYERS_NAMED]
+    if not dated:
+        return ""
+    spans = [
+        f"{name} {count(f.least or 0)} {f'to {count(f.most)}' if f.most is not None else 'or more'}"
+        for name, f in zip(spoken([f.site for f in dated], "layer"), dated, strict=True)
+    ]
+    return f" The ages are estimates; all lie within: {', '.join(spans)} updates (unit by unit in the JSON)."
 
 
 def _claims(found: Sequence[Findings]) -> tuple[Claim, ...]:
@@ -153,7 +182,8 @@ def _claims(found: Sequence[Findings]) -> tuple[Claim, ...]:
             Claim(
                 "optimizer",
                 f"no gradient worth the name reached the parameters of {many(gradient, 'unit')}{born}. "
-                "Such a unit did not fire, or what reads it passed nothing back: it may fire all the same.",
+                "Such a unit did not fire, or what reads it passed nothing back: it may fire all the same."
+                + _errors(found),
             )
         )
     if variance:

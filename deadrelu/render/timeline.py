@@ -71,10 +71,11 @@ def headline(found: Timeline) -> str:
     if found.first_bad is None:
         return f"No checkpoint is bad: the silent share of no site rose by more than {percent(found.above)}."
     worst, names = found.series[0], named(found)
-    rise = percent(worst.rises()[found.first_bad])
+    share = worst.silent[found.first_bad] or 0.0
+    lowest = percent(share - (worst.rises()[found.first_bad] or 0.0))
     where = spoken([worst.site], "site" if found.evidence == "data" else "layer")[0]
     text = f"The first bad checkpoint is {names[found.first_bad]}: the {_WORD[found.evidence]} share of {where} rose"
-    return f"{text} by {rise} over its lowest before; {names[found.first_bad - 1]} is the last good one."
+    return f"{text} to {percent(share)} from {lowest} at its lowest; {names[found.first_bad - 1]} is the last good one."
 
 
 def scope(found: Timeline) -> str:

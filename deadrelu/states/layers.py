@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checkpoint import ParameterStates, bare
@@ -15,7 +17,9 @@ from ..optimizer_state import Remembered, read_gradients
 from .state import State
 
 Parameters = Sequence[str] | None
+Mask = NDArray[np.bool_]
 _CHUNK = 1 << 22
+_TRANSPOSED = re.compile(r"transp|deconv|upconv|up_conv|convt|unpool")
 _EMBEDDING = re.compile(r"(^|[._])(\w*embed(s|der|ding|dings|_\w+)?|wte|wpe)\.weight$", re.IGNORECASE)
 """A row of an embedding is a token, no unit."""
 
@@ -35,13 +39,12 @@ def layer_differences(old: State, new: State, parameters: Parameters = None) -> 
         earlier = before.get(bare(name))
         if earlier is None:
             continue
-        rows = old.weights[earlier].detach(), new.weights[name].detach()
+        rows = rows_of(old, earlier), rows_of(new, name)
         shifts = None
         if bias is not None and bare(bias) in before:
             shifts = old.weights[before[bare(bias)]], new.weights[bias]
-        found.append(
-            _difference(name, rows, shifts, (silence_of(old, earlier, memories[0]), silence_of(new, name, memories[1])))
-        )
+        ends = [_silent(*end) for end in zip((old, new), (earlier, name), memories, strict=True)]
+        found.append(_difference(name, rows, shifts, ends))
     return tuple(found)
 
 
@@ -55,8 +58,26 @@ def layers_of(state: State) -> list[str]:
         and name not in tied
         and len(_shape(state, name)) >= 2
         and 0 not in _shape(state, name)
+        and unit_dim(state, name) is not None
         and state.weights[name].is_floating_point()
     ]
+
+
+def unit_dim(state: State, name: str) -> int | None:
+    """Return the dimension of a weight that holds its units; None if its bias fits neither.
+
+    That is the first, but for transposed convolutions, and a Linear that keeps its weight as (inputs, units).
+    """
+    rows, columns, *_ = _shape(state, name)
+    bias = _bias_name(name)
+    if bias in state.weights and len(_shape(state, bias)) == 1 and rows != columns:
+        return {rows: 0, columns: 1}.get(_shape(state, bias)[0])
+    return int(len(_shape(state, name)) > 2 and _TRANSPOSED.search(name.lower()) is not None)
+
+
+def rows_of(state: State, name: str) -> Tensor:
+    """Return a weight with its units first."""
+    return state.weights[name].detach().movedim(unit_dim(state, name) or 0, 0)
 
 
 def layer_of(name: str) -> str:
@@ -71,7 +92,7 @@ def layer_of(name: str) -> str:
 def proved_silent(state: State, name: str) -> set[int]:
     """Return the units of a weight whose row is zero and whose bias is not positive: z <= 0 whatever comes in."""
     bias = _bias(state, name)
-    zero = (state.weights[name].detach().flatten(1) == 0).all(1)
+    zero = (rows_of(state, name).flatten(1) == 0).all(1)
     if bias is not None:
         zero &= state.weights[bias].detach() <= 0
     return set(zero.nonzero().flatten().tolist())
@@ -89,6 +110,7 @@ def silence_of(
     reading = read_gradients(
         _remembered(state, name, memory),
         None if bias is None or bias not in memory.states else _remembered(state, bias, memory),
+        unit_dim=unit_dim(state, name) or 0,
         steps=state.step if state.checkpoint.step_name in ("global_step", "step") else None,
     )
     refused = next((declined.reason for declined in reading.declined), None)
@@ -97,6 +119,19 @@ def silence_of(
     if reading.optimizer is None or (refused is not None and not reading.claims):
         return None, refused
     return tuple(Silence(claim.unit, claim.claim, claim.steps) for claim in reading.claims), None
+
+
+def counted(state: State, name: str, memory: ParameterStates | None) -> tuple[Mask | None, str | None]:
+    """Return which units of a weight are proved silent or without a recent gradient, and why gradients are not known.
+
+    The mask is None if nothing is known: nothing is proved, and there is an optimizer's state that does not tell.
+    """
+    proved, (found, why) = proved_silent(state, name), silence_of(state, name, memory)
+    if found is None and memory is not None and not proved:
+        return None, why
+    mask = np.zeros(_shape(state, name)[unit_dim(state, name) or 0], dtype=bool)
+    mask[[*proved, *(silence.unit for silence in found or ())]] = True
+    return mask, why
 
 
 def memory_of(state: State, parameters: Parameters = None) -> ParameterStates | None:
@@ -123,12 +158,16 @@ def _is_weight(name: str) -> bool:
     return (last.startswith("weight") or last.endswith("weight")) and _EMBEDDING.search(name) is None
 
 
-def _bias(state: State, weight: str) -> str | None:
+def _bias_name(weight: str) -> str:
     path, dot, last = weight.rpartition(".")
-    name = path + dot + last.replace("weight", "bias")
+    return path + dot + last.replace("weight", "bias")
+
+
+def _bias(state: State, weight: str) -> str | None:
+    name = _bias_name(weight)
     if name not in state.weights or len(_shape(state, name)) != 1:
         return None
-    return name if _shape(state, name)[0] == _shape(state, weight)[0] else None
+    return name if _shape(state, name)[0] == _shape(state, weight)[unit_dim(state, weight) or 0] else None
 
 
 def _shape(state: State, name: str) -> tuple[int, ...]:
@@ -161,7 +200,7 @@ def _difference(
     name: str,
     rows: tuple[Tensor, Tensor],
     shifts: tuple[Tensor, Tensor] | None,
-    silences: tuple[tuple[tuple[Silence, ...] | None, str | None], ...],
+    ends: Sequence[_End],
 ) -> LayerDifference:
     moves = _Moves.of(*rows)
     scale, length = moves.old_norm, moves.new_norm
@@ -172,7 +211,7 @@ def _difference(
         step = shifts[1].detach().double() - shifts[0].detach().double()
         moved = _numbers(torch.where(scale > 0, step / scale, unknown))
     zero_before, zero_now = ((weight.flatten(1) == 0).all(1) for weight in rows)
-    (old_silence, _), (new_silence, unread) = silences
+    before, now = ends
     return LayerDifference(
         layer=layer_of(name),
         units=len(scale),
@@ -181,10 +220,26 @@ def _difference(
         bias_move=moved,
         zeroed=_where(zero_now & ~zero_before),
         refilled=_where(zero_before & ~zero_now),
-        old_silence=old_silence,
-        new_silence=new_silence,
-        unread=unread,
+        old_silence=before.silence,
+        new_silence=now.silence,
+        counted=(before.counted, now.counted),
+        unread=now.unread,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """What one of the states says of a weight's units."""
+
+    silence: tuple[Silence, ...] | None
+    counted: int | None
+    unread: str | None
+
+
+def _silent(state: State, name: str, memory: ParameterStates | None) -> _End:
+    found, why = silence_of(state, name, memory)
+    mask, _ = counted(state, name, memory)
+    return _End(found, None if mask is None else int(mask.sum()), why)
 
 
 def _numbers(values: Tensor) -> tuple[float | None, ...]:

@@ -16,9 +16,10 @@ from ..batches import Forward
 from ..differences import Moment, Series, SiteDifference, Timeline
 from ..errors import InputError
 from ..report import Report
-from .layers import layer_of, layers_of, memory_of, proved_silent, silence_of
+from .layers import counted, layer_of, layers_of, memory_of, rows_of
+from .looking import PROBE, Looking
 from .order import Ordered, put_in_order
-from .pair import PROBE, Looking, Pair, repeatable
+from .pair import Pair
 from .state import Source, State, require_alike, state_of
 
 ABOVE = 0.1
@@ -63,20 +64,8 @@ def timeline(
         CheckpointError: a checkpoint cannot be read, or they are of different architectures.
         DataError, ModelError: see `deadrelu.audit`.
     """
-    states = [state_of(source) for source in checkpoints]
-    if len(states) < 2:
-        raise InputError(f"{len(states)} checkpoint given; a timeline needs two or more")
-    if not 0 <= above < 1:
-        raise InputError(f"above is {above}; expected a fraction, 0 <= above < 1")
-    steps = tuple(state.step for state in states)
-    ordered = Ordered(tuple(states), steps, "given", "the order given") if given_order else put_in_order(states)
-    for state in ordered.states[1:]:
-        require_alike(ordered.states[0], state)
-    if data is None:
-        names = None if model is None else [name for name, _ in model.named_parameters()]
-        return _assembled(ordered, list(_without_data(ordered.states, names)), "weights", 0, above)
     looking = Looking(
-        data=repeatable(data, batch_dim=batch_dim, max_samples=max_samples),
+        data=data,
         forward=forward,
         batch_size=batch_size,
         batch_dim=batch_dim,
@@ -88,7 +77,39 @@ def timeline(
         probe=probe,
         progress=progress,
     )
-    frames = list(_with_data(ordered.states, model, looking))
+    states = [state_of(source) for source in checkpoints]
+    return follow(states, model, None if data is None else looking, above=above, given_order=given_order)
+
+
+def follow(
+    states: Sequence[State],
+    template: nn.Module | None,
+    looking: Looking | None,
+    *,
+    above: float = ABOVE,
+    given_order: bool = False,
+) -> Timeline:
+    """Return how units fared over a row of states: on data, if `looking` says on which; else by what is in the files.
+
+    Args:
+        template: a module of their architecture, for a state that has none of its own.
+        above, given_order: as for `timeline`.
+
+    Raises:
+        See `timeline`.
+    """
+    if len(states) < 2:
+        raise InputError(f"{len(states)} checkpoint given; a timeline needs two or more")
+    if not 0 <= above < 1:
+        raise InputError(f"above is {above}; expected a fraction, 0 <= above < 1")
+    steps = tuple(state.step for state in states)
+    ordered = Ordered(tuple(states), steps, "given", "the order given") if given_order else put_in_order(states)
+    for state in ordered.states[1:]:
+        require_alike(ordered.states[0], state)
+    if looking is None:
+        names = None if template is None else [name for name, _ in template.named_parameters()]
+        return _assembled(ordered, list(_without_data(ordered.states, names)), "weights", 0, above)
+    frames = list(_with_data(ordered.states, template, looking.repeatable()))
     return _assembled(ordered, frames, "data", frames[-1].samples, above)
 
 
@@ -129,14 +150,10 @@ def _without_data(states: Sequence[State], parameters: Sequence[str] | None) -> 
         unread: dict[str, None] = {}
         for name in layers_of(state):
             layer = layer_of(name)
-            units[layer] = len(state.weights[name])
-            mask = np.zeros(units[layer], dtype=bool)
-            mask[list(proved_silent(state, name))] = True
-            found, why = silence_of(state, name, memory)
-            mask[[silence.unit for silence in found or ()]] = True
+            units[layer] = len(rows_of(state, name))
+            silent[layer], why = counted(state, name, memory)
             if why is not None:
                 unread[f"{layer}: {why}"] = None
-            silent[layer] = mask
         yield _Frame(silent, units, unread=next(iter(unread), None))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import Checkpoint, bare, open_checkpoint
+from ..checkpoint import Checkpoint, bare, load_state, open_checkpoint
 from ..errors import CheckpointError, InputError, ModelError
 from ..replays import ReplayError, copied
 from ..tracing import unwrapped
@@ -57,7 +57,7 @@ class State:
         if model is None:
             raise InputError(f"{self.name} holds weights but no model to run data through; pass model=...")
         made = separate(model)
-        _fill(made, self)
+        load_state(made, self.weights, self.name, "pass the model of that state")
         return made
 
 
@@ -107,44 +107,6 @@ def values_of(model: nn.Module) -> dict[str, Tensor]:
     """Return the parameters and buffers of a model by name, tied ones under each of their names."""
     held = dict(model.named_parameters(remove_duplicate=False))
     return held | dict(model.named_buffers(remove_duplicate=False))
-
-
-def _fill(model: nn.Module, state: State) -> None:
-    """Load a state into a model; names are compared without the prefixes that wrappers add."""
-    wanted = {bare(name): name for name in model.state_dict()}
-    renamed = {wanted.get(bare(name), name): tensor for name, tensor in state.weights.items()}
-    own = values_of(model)
-    wrong = [
-        f"{name} is {_kind(tensor)} there and {_kind(own[name])} in the model"
-        for name, tensor in renamed.items()
-        if name in own and _kind(tensor, own[name]) != _kind(own[name])
-    ]
-    if wrong:
-        raise _misfit(model, state, "; ".join(wrong[:_NAMED]))
-    try:
-        result = model.load_state_dict(renamed, strict=False)
-    except Exception as error:  # anything that the model's own loading code raises
-        raise _misfit(model, state, str(error).split("\n")[0]) from None
-    # Tied weights are one tensor under several names, and some formats save it once.
-    given = {id(tensor) for name, tensor in own.items() if name not in result.missing_keys}
-    missing = [name for name in result.missing_keys if name not in own or id(own[name]) not in given]
-    if missing or result.unexpected_keys:
-        raise _misfit(model, state, _keys(missing, result.unexpected_keys))
-
-
-def _kind(tensor: Tensor, like: Tensor | None = None) -> str:
-    """Shape and kind of numbers: any floating dtype fits any other, and whole numbers are no weights."""
-    same = like is not None and tensor.is_floating_point() == like.is_floating_point()
-    return f"{list(tensor.shape)} {str((like if same and like is not None else tensor).dtype).removeprefix('torch.')}"
-
-
-def _keys(missing: list[str], unknown: list[str]) -> str:
-    parts = ((missing, "missing there"), (unknown, "unknown to the model"))
-    return "; ".join(f"{len(names)} {what}: {', '.join(names[:_NAMED])}" for names, what in parts if names)
-
-
-def _misfit(model: nn.Module, state: State, trouble: str) -> CheckpointError:
-    return CheckpointError(f"{state.name} does not fit {type(model).__name__}: {trouble}; pass the model of that state")
 
 
 def require_alike(old: State, new: State) -> None:

@@ -306,3 +306,68 @@ def test_a_bare_pickle_and_other_strangers(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         assert expected in refusal(path), content[:20]
+
+
+def _chosen(number: int) -> bytes:
+    """Return a complex number whose hash, real + 1000003 * imaginary, is 0 whatever `number` is."""
+    parts = b"G" + struct.pack(">d", -1000003.0 * number) + b"G" + struct.pack(">d", float(number))
+    return b"h\x00" + parts + b"\x86R"
+
+
+def _nested(depth: int, width: int) -> bytes:
+    """Return a tuple of `width` times the same tuple of `width` times ...: small to write, endless to hash."""
+    levels = (b"(" + (b"h" + bytes([level])) * width + b"tq" + bytes([level + 1]) for level in range(depth))
+    return b"K\x01q\x00" + b"".join(levels)
+
+
+_LIST = b"]q\x00(" + b"N" * 100_000 + b"e"
+_BOOK = b"X" + struct.pack("<I", 8 << 20) + b"a" * (8 << 20) + b"q\x00"
+_COPY = b"h\x01h\x00\x85R"
+_ENCODE = b"h\x01h\x00" + text("latin1") + b"\x86R"
+_NUMBERS = name("builtins", "complex") + b"q\x00"
+_TOO_MUCH = "describes more than"
+_GREEDY = {
+    "keys that collide": (_NUMBERS + b"}(" + b"".join(_chosen(i) + b"N" for i in range(1, 5000)) + b"u", _TOO_MUCH),
+    "a set of them": (_NUMBERS + b"\x8f(" + b"".join(_chosen(i) for i in range(1, 5000)) + b"\x90", _TOO_MUCH),
+    "a key that is a tree": (b"}" + _nested(3, 60) + b"Ns", "damaged"),
+    "a list, copied and copied": (_LIST + name("collections", "deque") + b"q\x01(" + _COPY * 100 + b"l", _TOO_MUCH),
+    "a set, built and built": (_LIST + name("builtins", "set") + b"q\x01(" + _COPY * 100 + b"l", _TOO_MUCH),
+    "a text, copied and copied": (_BOOK + name("_codecs", "encode") + b"q\x01(" + _ENCODE * 50 + b"l", _TOO_MUCH),
+    "a name as long as a book": (_BOOK + b"(" + b"h\x00h\x00\x93" * 50 + b"l", "damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", _GREEDY)
+def test_a_few_bytes_do_not_buy_much_work(kind: str, tmp_path: Path) -> None:
+    """What a file may copy, compare and hash is charged to it.
+
+    Longer ones of the kind took from half a minute to for ever, or gigabytes.
+    """
+    body, reason = _GREEDY[kind]
+    write_zip(body, tmp_path / "w.pt")
+    assert reason in refusal(tmp_path / "w.pt")
+
+
+def test_names_of_storages_are_texts(tmp_path: Path) -> None:
+    """A list of a list of ... of nine lists each is never written out, nor hashed."""
+    levels = (b"(" + (b"h" + bytes([level])) * 9 + b"lq" + bytes([level + 1]) for level in range(40))
+    tree = pickle(b"]q\x00" + b"".join(levels))
+    (tmp_path / "w.pt").write_bytes(MAGIC + pickle(mapping(GOOD)) + tree)
+    assert "damaged" in refusal(tmp_path / "w.pt")
+
+
+def test_pairs_of_numbers_may_be_keys(tmp_path: Path) -> None:
+    """Few of them, as among hyper-parameters, are no attack."""
+    held = {"model": {"0.weight": torch.ones(2, 2)}, "edges": {(i, i + 1): i for i in range(500)}, "set": {(1, 2)}}
+    torch.save(held, tmp_path / "w.pt")
+    assert open_checkpoint(tmp_path / "w.pt").others["edges"] == "a dict of 500 entries"
+
+
+def test_many_weights_in_the_same_few_bytes(tmp_path: Path) -> None:
+    """Each alone may repeat its numbers; a hundred thousand such would be read for days."""
+    side = (1 << 24) - 32
+    items = [(text(f"w{i}"), tensor(shape=numbers(side + i), stride=numbers(0))) for i in range(32)]
+    write_zip(mapping(*items), tmp_path / "w.pt")
+    assert "overlap without end" in refusal(tmp_path / "w.pt")
+    write_zip(mapping(*items[:2]), tmp_path / "few.pt")
+    assert len(open_checkpoint(tmp_path / "few.pt").weights) == 2

@@ -202,3 +202,16 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
     clean = opened(state(), tmp_path / "clean.pt")
     assert clean.non_finite() == {}
     clean.require_finite()
+
+
+def test_what_stands_beside_the_weights_of_a_bare_state_dict(tmp_path: Path) -> None:
+    """`{**model.state_dict(), "opt": ..., "step": ...}`: the optimizer counts, and so does the step."""
+    model = torch.nn.Linear(30, 20)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 30)).sum().backward()
+    optimizer.step()
+    torch.save({**model.state_dict(), "opt": optimizer.state_dict(), "step": 7}, tmp_path / "w.pt")
+    found = open_checkpoint(tmp_path / "w.pt")
+    assert (found.step, found.step_name, list(found.weights)) == (7, "step", ["weight", "bias"])
+    assert found.optimizer is not None
+    assert str(found.optimizer.guess).startswith("Adam")

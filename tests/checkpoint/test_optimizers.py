@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from deadrelu.checkpoint import Checkpoint, ParameterStates
+from deadrelu.checkpoint import Checkpoint, ParameterStates, open_checkpoint
 from deadrelu.checkpoint.optimizer import guess_class
 
 from .writers import model, opened, trained
@@ -247,3 +247,49 @@ def test_lbfgs_keeps_lists_of_tensors(tmp_path: Path) -> None:
     kept = checkpoint.optimizer.state[0]
     live = optimizer.state_dict()["state"][0]
     assert all(torch.equal(a, b) for a, b in zip(kept["old_dirs"], live["old_dirs"], strict=True))
+
+
+def _trained(sizes: tuple[int, int], updates: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(sizes[1])
+    model = nn.Sequential(nn.Linear(*sizes), nn.ReLU(), nn.Linear(sizes[1], 2))
+    optimizer = torch.optim.Adam(model.parameters())
+    for _ in range(updates):
+        optimizer.zero_grad()
+        model(torch.randn(4, sizes[0])).square().mean().backward()
+        optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["one architecture", "two architectures"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("G", "D", "optG", "optD"),
+        ("netG_state_dict", "netD_state_dict", "optimizerG_state_dict", "optimizerD_state_dict"),
+        ("generator", "discriminator", "optimizer_d", "optimizer_g"),
+    ],
+)
+def test_the_optimizers_of_two_models(names: tuple[str, ...], alike: bool, tmp_path: Path) -> None:
+    """Each is matched within its model: by shapes where only one fits, else by name. The counts of updates tell."""
+    (g, opt_g), (d, opt_d) = _trained((6, 9), 3), _trained((6, 9) if alike else (6, 11), 5)
+    held: dict[str, Any] = {names[0]: g.state_dict(), names[1]: d.state_dict()}
+    for name, optimizer in ((n, opt_g if "G" in n or n.endswith("_g") else opt_d) for n in names[2:]):
+        held[name] = optimizer.state_dict()
+    torch.save(held, tmp_path / "gan.pt")
+    found = open_checkpoint(tmp_path / "gan.pt")
+    assert found.models == names[:2]
+    for optimizer in found.optimizers:
+        states = found.parameter_states(optimizer)
+        mine, steps = (names[0], 3) if "G" in optimizer.name or optimizer.name.endswith("_g") else (names[1], 5)
+        assert states is not None
+        assert list(states.states) == [f"{mine}.{leaf}" for leaf in ("0.weight", "0.bias", "2.weight", "2.bias")]
+        assert {int(values["step"]) for values in states.states.values()} == {steps}
+
+
+def test_optimizers_that_could_go_with_either_model_stay_uncertain(tmp_path: Path) -> None:
+    (a, first), (b, second) = _trained((6, 9), 3), _trained((6, 9), 5)
+    held = {"a": a.state_dict(), "b": b.state_dict(), "optimizers": [first.state_dict(), second.state_dict()]}
+    torch.save(held, tmp_path / "gan.pt")
+    found = open_checkpoint(tmp_path / "gan.pt")
+    read = [found.parameter_states(optimizer) for optimizer in found.optimizers]
+    assert [states is not None and not states.states for states in read] == [True, True]

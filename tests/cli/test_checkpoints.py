@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from deadrelu.cli.targets import load_state
+from deadrelu.checkpoint import load_state
 from deadrelu.errors import CheckpointError
 
 from .shop import DEAD, deadrelu, refused, rows

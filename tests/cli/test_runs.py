@@ -85,7 +85,7 @@ def test_report_of_hostile_names(tmp_path: Path) -> None:
     [
         (["report", "gone"], "gone: no such file or folder"),
         (["report", "."], "no record of a run"),
-        (["live", "gone"], "gone: no such file or folder"),
+        (["live", "gone"], "gone: no such file or folder"),  # in a pipe; in a terminal it waits
         (["live", "."], "no record of a run"),
         (["board", "gone"], "gone: no such folder"),
         (["board", "file"], "is a file"),
@@ -165,9 +165,10 @@ class Terminal:
 def test_live_follows_a_run(tmp_path: Path, how: str) -> None:
     """It waits for the first window, shows each that comes, and leaves on a key or at the end of the run."""
     played = play((("fc1", 6), ("fc2", 4)), 6, every_death=1)
-    terminal = Terminal("live", str(tmp_path), "--interval", "0.1")
-    terminal.wait_for("waiting for the first window")
-    writer = RecordWriter(tmp_path)
+    folder = tmp_path / "runs" / "a"
+    terminal = Terminal("live", str(folder), "--interval", "0.1")
+    terminal.wait_for("which is not there yet")
+    writer = RecordWriter(folder)
     played.record(writer, finish=False, last=3)
     terminal.wait_for("as of step 149")
     played.record(writer, finish=False, first=3)

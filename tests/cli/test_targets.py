@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from deadrelu.cli.targets import load_state, load_target
+from deadrelu.checkpoint import load_state
+from deadrelu.cli.targets import load_target
 from deadrelu.errors import CheckpointError
 
 from .shop import DEAD

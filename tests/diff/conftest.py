@@ -13,5 +13,10 @@ from .runs import Run, train
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Train once, with a spike of the learning rate."""
     pytest.importorskip("sklearn")
-    logging.getLogger("deadrelu").setLevel(logging.ERROR)
-    return train(tmp_path_factory.mktemp("run"))
+    log = logging.getLogger("deadrelu")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        return train(tmp_path_factory.mktemp("run"))
+    finally:
+        log.setLevel(before)

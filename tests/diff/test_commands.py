@@ -227,7 +227,7 @@ def test_different_architectures() -> None:
     [
         (("diff", "runs/s9.pt", "runs/s10.pt", "--data", "x.npy"), "--data needs a model"),
         (("diff", "runs/s9.pt", "runs/s10.pt", "--max-samples", "3"), "go with --data"),
-        (("diff", "runs/s9.pt", "runs/s10.pt", "--update"), "give data as well"),
+        (("diff", "runs/s9.pt", "runs/s10.pt", "--update"), "add --model and --data"),
         (("diff", "runs/s9.pt", "runs/s10.pt", *MODEL, "--lr", "1"), "update"),
         (("diff", "runs/s9.pt", "runs/s10.pt", *MODEL, "--exhaustive", "--max-samples", "9"), "drop one"),
         (("diff", "runs/s9.pt", "runs/s10.pt", *MODEL, "--json", "no/where.json"), "cannot be written"),

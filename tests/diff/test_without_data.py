@@ -101,7 +101,7 @@ def test_timeline_of_weights_and_memory(tmp_path: Path) -> None:
     assert first.silent == (0.0, 0.0, 0.25, 0.25)
     assert found.first_bad == 2
     said = " ".join(str(found).split())
-    assert "the counted share of layer 0 rose by 25.0 %" in said
+    assert "the counted share of layer 0 rose to 25.0 % from 0 % at its lowest" in said
     assert "net500.pt (step 500): 2 more counted" in said
     assert "died" not in said
 
@@ -163,3 +163,44 @@ def test_prefixes_of_wrappers_do_not_matter(tmp_path: Path) -> None:
 def test_one_checkpoint_is_no_timeline(run: Run) -> None:
     with pytest.raises(InputError, match="needs two or more"):
         deadrelu.timeline([run.folder / "ckpt_50.pt"])
+
+
+def test_units_of_a_transposed_convolution(tmp_path: Path) -> None:
+    """Its weight is (inputs, units, ...): the unit that lost its weights is 3 of 6, not 3 of 4."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.ConvTranspose2d(4, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 6, 3))
+    old = {name.replace("2.", "upconv."): tensor.clone() for name, tensor in net.state_dict().items()}
+    new = {name: tensor.clone() for name, tensor in old.items()}
+    new["0.weight"][:, 3], new["0.bias"][3] = 0, -1
+    new["upconv.weight"][:, 5], new["upconv.bias"][5] = 0, 1
+    first, second = deadrelu.diff(write(tmp_path, "a.pt", old), write(tmp_path, "b.pt", new)).layers
+    assert (first.units, first.zeroed, first.counted) == (6, (3,), (0, 1))
+    assert (second.units, second.zeroed, second.counted) == (6, (5,), (0, 0))
+    assert first.weight_move[3] == pytest.approx(1.0)
+
+
+def test_a_linear_that_keeps_its_weight_by_columns(tmp_path: Path) -> None:
+    old = {"c_fc.weight": torch.ones(4, 6), "c_fc.bias": torch.ones(6)}
+    new = {"c_fc.weight": torch.ones(4, 6), "c_fc.bias": torch.ones(6)}
+    new["c_fc.weight"][:, 5] = 0
+    (layer,) = deadrelu.diff(write(tmp_path, "a.pt", old), write(tmp_path, "b.pt", new)).layers
+    assert (layer.units, layer.zeroed) == (6, (5,))
+
+
+def test_what_an_optimizer_does_not_tell_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    paths = [write(tmp_path, f"s{held['step']}.pt", held) for held in trained((5, 60), optimizer_class=torch.optim.SGD)]
+    found = deadrelu.timeline(paths)
+    assert [one.silent for one in found.series] == [(None, None)] * 2
+    assert [moment.silent for moment in found.moments] == [(None, None)] * 2
+    assert found.first_bad is None
+    assert "tells nothing" in found.notes[0]
+
+
+def test_one_prefix_that_a_trainer_put_before_all_names(tmp_path: Path) -> None:
+    """A LightningModule calls its network `net`; with that network alone its checkpoints can be compared."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    held = {f"net.{name}": tensor.clone() for name, tensor in net.state_dict().items()}
+    old = write(tmp_path, "a.ckpt", {"pytorch-lightning_version": "2.6.0", "state_dict": held})
+    new = write(tmp_path, "b.ckpt", {"state_dict": held | {"net.0.bias": torch.tensor([0.0, -1e3, 0.0, 0.0])}})
+    found = deadrelu.diff(old, new, model=net, data=torch.randn(32, 3))
+    assert [death.unit for death in found["1"].deaths] == [1]

@@ -10,7 +10,7 @@ import torch
 from deadrelu.optimizer_state import GradientClaim, Reading
 from deadrelu.optimizer_state.sgd import slow_mode
 
-from .training import start
+from .training import read, start
 
 KILLED, BORN = range(8), (20, 21)
 
@@ -110,3 +110,24 @@ def test_the_slow_mode_against_a_simulation(lr: float, decay: float, mu: float, 
 
 def test_there_is_no_slow_mode_where_the_weights_swing() -> None:
     assert slow_mode(1.0, 0.9, 1.0) is None
+
+
+def test_a_layer_that_is_silent_as_a_whole_is_said_to_be_so() -> None:
+    """All units at once, as after a spike: nothing is left to compare with, but the buffer has faded to nothing."""
+    run = start(lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9)).train(300)
+    healthy = run.read()
+    assert healthy.layer is None
+    run.kill(range(len(run.layer.weight)), by=1e3)
+    reading = run.train(300).read()
+    assert reading.layer is not None
+    assert (reading.layer.claim, reading.layer.steps, reading.layer.bound) == ("no_gradient", None, None)
+    assert any(said.code == "whole_layer" for said in reading.declined)
+
+
+def test_no_age_goes_beyond_the_updates_that_were_made() -> None:
+    run = start(lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9)).train(60)
+    run.kill(KILLED, by=50)
+    run.train(100)
+    beyond = dated(run.read())
+    assert any((c.high or 0) > 160 for c in beyond.values())  # a buffer has no clock of its own
+    assert all((c.high or 0) <= 160 for c in dated(read(run.optimizer, run.layer, steps=160)).values())
