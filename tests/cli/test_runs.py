@@ -139,7 +139,7 @@ class Terminal:
 
     def wait_for(self, text: str, seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
-        while text not in self.seen:
+        while text not in " ".join(self.seen.split()):  # wherever a line ends
             assert time.monotonic() < end, f"no {text!r} in {self.seen!r}"
             if select.select([self.handle], [], [], 0.2)[0]:
                 self.seen += os.read(self.handle, 65536).decode(errors="replace")
