@@ -25,7 +25,7 @@ class Meter:
         self.device: torch.device | None = None
         self._clock = clock
         self._own = self._plain = 0.0
-        self._inside = False
+        self._since: float | None = None  # when the call that runs began
         self._step: tuple[float, float] | None = None
         self._events: list[tuple[Any, Any]] = []
         self._spans: list[tuple[Any, Any]] = []
@@ -33,30 +33,28 @@ class Meter:
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of the monitor's and measure it; calls inside of it belong to it."""
-        if self._inside:
+        if self._since is not None:
             return function(*args, **kwargs)
-        self._inside = True
         mark = self._mark()
-        start = self._clock()
+        self._since = self._clock()
         try:
             return function(*args, **kwargs)
         finally:
-            self._own += self._clock() - start
-            self._inside = False
+            self._own += self._clock() - self._since
+            self._since = None
             if mark is not None:
                 self._events.append((mark, self._mark()))
 
     def begin_step(self) -> None:
         """The first forward pass of a step begins."""
-        self._step = self._clock(), self._own
+        self._step = self._clocks()
         self._begun = self._mark()
 
     def end_step(self) -> None:
         """The update of that step is done."""
         if self._step is not None:
-            start, own = self._step
-            # What runs at this moment is a call of the monitor's, and not added to its own time yet.
-            self._plain += max(0.0, self._clock() - start - (self._own - own))
+            (before, own_before), (now, own) = self._step, self._clocks()
+            self._plain += now - before - (own - own_before)
             self.steps += 1
             self._step = None
             if self._begun is not None:
@@ -79,6 +77,11 @@ class Meter:
         self.steps = 0
         self._events, self._spans = [], []
         return max(shares)
+
+    def _clocks(self) -> tuple[float, float]:
+        """Return the time, and how much of it was the monitor's, the call that runs included."""
+        now = self._clock()
+        return now, self._own if self._since is None else self._own + now - self._since
 
     def _mark(self) -> Any:
         if self.device is None or self.device.type != "cuda":

@@ -94,7 +94,7 @@ class Schedule:
         at = max(i for i, (start, _) in enumerate(self._grids) if start <= step or i == 0)
         following = step + self._grids[at][1]
         for start, every in self._grids[at + 1 :]:
-            if start < following:  # the grid changed before that
+            if start <= following:  # the grid changed until then
                 following = -(-start // every) * every
         return following - step
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from deadrelu.schedule import EARLY, RISE, STIR, Schedule
@@ -51,3 +53,62 @@ def test_every_window_has_a_capture(every: int, length: int, observed: int) -> N
     for calm in (False, True):
         schedule.end_window(10 * EARLY if calm else 0, 0.0, eventful=False)
         assert schedule.captures(0, {})
+
+
+def grids(*changes: tuple[int, float]) -> Schedule:
+    """Return a schedule with a bound of 2 % that learnt of these shares at these steps."""
+    schedule = Schedule(every=1, length=50, bound=0.02)
+    for step, share in changes:
+        schedule.adapt(step, share)
+    return schedule
+
+
+@pytest.mark.parametrize(
+    ("share", "every"),
+    [(0.02, 1), (0.021, 2), (0.04, 2), (0.1, 8), (0.16, 8), (1.0, 64), (1e9, 64), (float("nan"), 1), (0.001, 1)],
+)
+def test_a_share_over_the_bound_thins_what_is_observed(share: float, every: int) -> None:
+    schedule = grids((100, share))
+    assert schedule.every == every
+    assert [step for step in range(128) if schedule.observes(step)] == list(range(0, 128, every))
+
+
+def test_it_thins_further_and_eases_again() -> None:
+    schedule = grids((100, 0.16), (500, 0.05))
+    assert schedule.every == 32
+    assert not schedule.adapt(1000, 0.01)  # neither over the bound nor far under it
+    assert schedule.adapt(2000, 0.005)
+    assert schedule.every == 16
+    for step in range(3000, 9000, 1000):
+        schedule.adapt(step, 0.0)
+    assert schedule.every == 1
+
+
+def test_without_a_bound_the_clock_says_nothing() -> None:
+    schedule = Schedule(every=3, length=50)
+    assert not schedule.adapt(100, 10.0)
+    assert schedule.every == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(), ((100, 0.16),), ((100, 0.16), (900, 0.05), (2000, 0.001), (2100, 0.001)), ((7, 0.5), (8, 0.05), (9, 0.001))],
+)
+def test_resolution_is_the_distance_to_the_next_observation(changes: tuple[tuple[int, float], ...]) -> None:
+    """Against the list of all observed steps."""
+    schedule = Schedule(every=1, length=50, bound=0.02)
+    told, observed = dict(changes), []
+    for step in range(2600):
+        if step in told:
+            schedule.adapt(step, told[step])
+        if schedule.observes(step):
+            observed.append(step)
+    for step, following in pairwise(observed):
+        assert schedule.resolution(step) == following - step
+
+
+def test_a_bounded_window_is_full_of_observations() -> None:
+    schedule = grids((100, 0.16))
+    assert schedule.full(801, 50)
+    assert not schedule.full(800, 49)
+    assert Schedule(every=1, length=50).full(100, 3)
