@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,6 +48,38 @@ def measure(plain: Work, watched: Work, setting: Setting) -> tuple[list[float], 
         for column, work in order:
             times[column].append(setting.seconds(work))
     return times
+
+
+def rounds(works: Sequence[Work], setting: Setting, count: int) -> list[list[float]]:
+    """Return the seconds of each work in each of `count` rounds; in a round each has its turn, first another one."""
+    times: list[list[float]] = [[] for _ in works]
+    for turn in range(count):
+        for i in range(len(works)):
+            at = (turn + i) % len(works)
+            times[at].append(setting.seconds(works[at]))
+    return times
+
+
+def middle(values: Iterable[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile of at least two values."""
+    low, median, high = statistics.quantiles(values, n=4)
+    return low, median, high
+
+
+def save(file: Path, what: str, setting: Setting, **numbers: Any) -> None:
+    """Write what a benchmark measured, with what it ran on, as JSON."""
+    document = {
+        "what": what,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(setting.device) if setting.device.type == "cuda" else "CPU",
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "quick": setting.quick,
+        **numbers,
+    }
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def cells(times: tuple[list[float], list[float]], parts: int) -> str:

@@ -13,6 +13,11 @@ from typing import Any
 import torch
 
 
+BESIDE = 1.5
+"""What a call costs, over what passes inside of it: hooks are dispatched, and caches filled (by whole steps measured with
+and without Monitor, benchmarks/monitor_overhead.py)."""
+
+
 class Meter:
     """Adds up the seconds of the monitor's own calls, and of the steps without them.
 
@@ -67,7 +72,7 @@ class Meter:
         """
         if not self.steps:
             return float("nan")
-        shares = [self._own / (self._plain / self.steps * steps)] if self._plain else [float("inf")]
+        shares = [BESIDE * self._own / (self._plain / self.steps * steps)] if self._plain else [float("inf")]
         if self._spans:
             torch.cuda.synchronize(self.device)
             own, whole = _elapsed(self._events), _elapsed(self._spans)

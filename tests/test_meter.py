@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deadrelu.meter import Meter
+from deadrelu.meter import BESIDE, Meter
 
 
 class Clock:
@@ -51,7 +51,7 @@ def test_the_share_is_own_time_over_plain_time() -> None:
     for _ in range(10):
         step(meter, clock, own=0.1, plain=2.0, between=50.0)  # loading data is no part of a step
     assert meter.steps == 10
-    assert meter.read(10) == pytest.approx(0.05)
+    assert meter.read(10) == pytest.approx(BESIDE * 0.05)
     assert math.isnan(meter.read(10))
 
 
@@ -59,7 +59,7 @@ def test_steps_without_a_look_cost_nothing() -> None:
     clock = Clock()
     meter = Meter(clock)
     step(meter, clock, own=0.4, plain=2.0)
-    assert meter.read(8) == pytest.approx(0.4 / 16)
+    assert meter.read(8) == pytest.approx(BESIDE * 0.4 / 16)
 
 
 def test_a_call_in_a_call_counts_once_and_an_error_counts_too() -> None:
@@ -76,7 +76,7 @@ def test_a_call_in_a_call_counts_once_and_an_error_counts_too() -> None:
 
     with pytest.raises(ZeroDivisionError):
         meter.call(fails)
-    assert meter.read(1) == pytest.approx(0.5)
+    assert meter.read(1) == pytest.approx(BESIDE * 0.5)
 
 
 def test_it_returns_what_is_returned() -> None:
