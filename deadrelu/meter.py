@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-
 BESIDE = 1.5
-"""What a call costs, over what passes inside of it: hooks are dispatched, and caches filled (by whole steps measured with
-and without Monitor, benchmarks/monitor_overhead.py)."""
+"""What a call costs, over what passes inside of it: hooks are dispatched, and caches filled. By whole steps, measured
+with and without Monitor (benchmarks/monitor_overhead.py)."""
 
 
 class Meter:
