@@ -12,7 +12,7 @@ from .deaths import Cause, Death, Event
 EARLY, WARM_UP = 100, 2000
 """Deaths in so early steps may want a warm-up; the longest that is advised, in steps."""
 _REMEDIES: dict[Cause, str] = {
-    "born_dead": "they never fired: re-initialise {site} (biases of zero or more, He weights), or check its input",
+    "born_dead": "never fired: re-initialise {site} (biases of zero or more, He weights), or check its input",
     "learning_rate": "lower the learning rate{lr} to a third or a tenth, or warm it up",
     "bias_drift": "{parameter} falls step after step: lower its learning rate, or find what in the loss pulls it down",
     "weight_drift": "{parameter} turns against its inputs step after step: lower its learning rate, or normalise them",
@@ -126,7 +126,8 @@ def _rounded_up(steps: int) -> int:
 def risk_event(site: str, step: int, units: Sequence[int], left: float, parameter: str | None) -> Event:
     """Return the event of units whose margin sinks steadily and meets zero in about `left` steps."""
     what = f"; {parameter} is what moves them" if parameter else ""
-    remedy = f"their margin meets zero in about {left:.0f} steps{what}: lower the learning rate now, or find what pulls"
+    steps = "1 step" if round(left) == 1 else f"{left:.0f} steps"
+    remedy = f"the margin meets zero in about {steps}{what}: lower the learning rate now, or find what pulls"
     return Event("risk", site, (step, step), tuple(units), remedy=remedy)
 
 
@@ -143,5 +144,5 @@ def revival_events(revived: Iterable[Death]) -> list[Event]:
         deaths = list(group)
         steps = [d.revived for d in deaths if d.revived is not None]
         units = tuple(sorted(d.unit for d in deaths))
-        events.append(Event("revival", site, (min(steps), max(steps)), units, remedy="they fire again: nothing to do"))
+        events.append(Event("revival", site, (min(steps), max(steps)), units, remedy="firing again: nothing to do"))
     return events

@@ -160,7 +160,7 @@ def story(name: str = "story", **of: Any) -> Run:
     events = [
         event("fc1", [1, 5], (300, 300), cause="bias_drift", remedy="lower the learning rate of fc1.bias"),
         event("fc2", [0, 1, 2, 3, 4, 6], (949, 951), safe_lr=0.03, saved=5),
-        event("fc2", [6], (1500, 1500), kind="revival", cause=None, remedy="they fire again"),
+        event("fc2", [6], (1500, 1500), kind="revival", cause=None, remedy="firing again"),
     ]
     return made(name, {"fc1": 8, "fc2": 8}, STEPS, deaths, events=events, **of)
 

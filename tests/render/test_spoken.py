@@ -87,9 +87,9 @@ def test_what_died_downstream_has_no_remedy_of_its_own() -> None:
 
 def test_a_close_call_is_heard_only_where_nothing_died() -> None:
     """It foretold a death some steps ahead, which has not come: what did happen is what there is to change."""
-    risk = event("a", [1], (20, 20), "bias_drift", kind="risk", remedy="their margin meets zero in about 7 steps")
+    risk = event("a", [1], (20, 20), "bias_drift", kind="risk", remedy="the margin meets zero in about 7 steps")
     died = event("a", [0], (10, 10))
-    for events, first in (((died, risk), LOWER[1:]), ((risk,), "heir margin meets zero")):
+    for events, first in (((died, risk), LOWER[1:]), ((risk,), "he margin meets zero")):
         deaths = [death("a", 0, 10)] if died in events else []
         found = trained(site("a", 8, dead=len(deaths)), deaths=deaths, events=list(events))
         (change,) = (s["text"] for s in verdict_view(found)["sentences"] if s["role"] == "change")

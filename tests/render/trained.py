@@ -67,7 +67,7 @@ def trained(
     return report(*sites, mode="training", deaths=tuple(deaths), events=tuple(events), **of)
 
 
-_BACK = "they fire again: nothing to do"
+_BACK = "firing again: nothing to do"
 
 CASES: dict[str, Report] = {
     # 150 of fc2 at steps 948 to 950 (three of them fire again), 12 of fc1 by their falling biases, 4 born dead
@@ -80,7 +80,7 @@ CASES: dict[str, Report] = {
             *(death("relu1", i, None) for i in range(12, 16)),
         ],
         events=[
-            event("relu1", range(12, 16), (24, 24), "born_dead", remedy="they never fired: re-initialise relu1"),
+            event("relu1", range(12, 16), (24, 24), "born_dead", remedy="never fired: re-initialise relu1"),
             *(
                 event("relu1", [i], (300 + 40 * i,) * 2, "bias_drift", remedy="fc1.bias falls step after step")
                 for i in range(12)
@@ -110,7 +110,7 @@ CASES: dict[str, Report] = {
     "born_dead": trained(
         site("act", 64, dead=1),
         deaths=[death("act", 0, None)],
-        events=[event("act", [0], (24, 24), "born_dead", lr=None, remedy="they never fired: re-initialise act")],
+        events=[event("act", [0], (24, 24), "born_dead", lr=None, remedy="never fired: re-initialise act")],
     ),
     "twice": trained(
         site("act", 64, dead=2),
