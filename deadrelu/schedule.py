@@ -1,9 +1,9 @@
 """Schedule: which steps are observed, and which of them are captured.
 
-Every step is observed, unless the user asks for fewer. Captured are five of fifty observed steps, as long as the
-updates matter: through the first 500 steps, and whenever the last window had an event in it or updates that move units
-by more than a twentieth of their standard deviation. In a calm stretch two are, for then little can happen between
-them; a learning rate that rises is captured at once.
+Every step is observed, unless the user asks for fewer. Captured is every tenth observed step, and five of a window at
+least, as long as the updates matter: through the first 500 steps, and whenever the last window had an event in it or
+updates that move units by more than a twentieth of their standard deviation. In a calm stretch every twenty-fifth is,
+and two of a window at least, for then little can happen between them; a learning rate that rises is captured at once.
 
 All of this depends on the training alone. Only with a bound on the overhead does the clock decide how many steps are
 observed, in powers of two.
@@ -15,8 +15,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-DENSE, SPARSE = 5, 2
-"""Captured steps of a window."""
+DENSE, SPARSE = (5, 10), (2, 25)
+"""Captured steps of a window at least, and observed steps from one to the next at most."""
 EARLY = 500
 """Steps in which no stretch is calm: rates that are too high kill in these."""
 STIR = 0.05
@@ -61,7 +61,8 @@ class Schedule:
 
         `rates` are the learning rates as they stand.
         """
-        stride = max(1, self.room // (SPARSE if self._calm else DENSE))
+        least, most = SPARSE if self._calm else DENSE
+        stride = max(1, min(most, self.room // least))
         known, self._known = self._known, rates
         return observed % stride == 0 or (self._calm and rates != known and _risen(rates, known))
 

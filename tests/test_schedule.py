@@ -46,6 +46,12 @@ def test_a_rate_that_rises_is_captured_at_once_in_a_calm_stretch() -> None:
     assert captured(schedule, rates) == [0, 7, 25]
 
 
+@pytest.mark.parametrize(("length", "distance"), [(10, 2), (50, 10), (1000, 10)])
+def test_captures_are_never_far_apart(length: int, distance: int) -> None:
+    schedule = Schedule(every=1, length=length)
+    assert [i for i in range(length) if schedule.captures(i, {})] == list(range(0, length, distance))
+
+
 @pytest.mark.parametrize(("every", "length", "observed"), [(1, 2, 2), (7, 50, 8), (50, 50, 1), (100, 50, 1), (1, 3, 3)])
 def test_every_window_has_a_capture(every: int, length: int, observed: int) -> None:
     schedule = Schedule(every=every, length=length)
