@@ -80,27 +80,38 @@ class Lifetimes:
         """
         if not len(steps):
             return []
-        total = self.samples + np.cumsum(samples, 0)
+        now = self.samples + samples.sum(0)
         # Most units fire at every step, and nothing can happen to them.
         busy = fired.all(0) & ~self.dead
         self.last_fired[busy] = steps[-1]
-        self.silent_since[busy] = total[-1, busy]
+        self.silent_since[busy] = now[busy]
         turns: list[Turn] = []
         quiet = np.flatnonzero(~busy)
-        # Of the others, most stay dead, or have not been silent for long enough by far.
-        long = total[-1, quiet] - self.silent_since[quiet] >= self.need[quiet]
-        turning = np.where(self.dead[quiet], fired[:, quiet].any(0), long)
+        if len(quiet):
+            turns = self._quiet(quiet, steps, fired[:, quiet], samples[:, quiet])
+        self.samples = now
+        return turns
+
+    def _quiet(
+        self,
+        units: NDArray[np.int64],
+        steps: NDArray[np.int64],
+        fired: NDArray[np.bool_],
+        samples: NDArray[np.int64],
+    ) -> list[Turn]:
+        """Live through a window: units that were silent in some step, or are dead."""
+        total = self.samples[units] + np.cumsum(samples, 0)
+        once = fired.any(0)
+        # Most stay dead, or have not been silent for long enough by far.
+        long = total[-1] - self.silent_since[units] >= self.need[units]
+        turning = np.where(self.dead[units], once, long)
+        turns: list[Turn] = []
         if turning.any():
-            units = quiet[turning]
-            turns = self._turning(units, steps, fired[:, units], samples[:, units], total[:, units])
-        units = quiet[~turning]
-        if len(units):
-            on = fired[:, units]
-            last = len(on) - 1 - on[::-1].argmax(0)
-            once = on.any(0)
-            self.last_fired[units] = np.where(once, steps[last], self.last_fired[units])
-            self.silent_since[units] = np.where(once, total[last, units], self.silent_since[units])
-        self.samples = total[-1].copy()
+            turns = self._turning(units[turning], steps, fired[:, turning], samples[:, turning], total[:, turning])
+        calm = np.flatnonzero(once & ~turning)
+        last = len(steps) - 1 - fired[::-1, calm].argmax(0)
+        self.last_fired[units[calm]] = steps[last]
+        self.silent_since[units[calm]] = total[last, calm]
         return turns
 
     def _turning(
