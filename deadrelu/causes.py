@@ -13,6 +13,9 @@ CREEP, SPIKE = 0.05, 0.3
 STEADY = 0.7
 """Replays at lower rates (benchmarks/cause_replay.py): steps that a lower rate prevents swing, under 0.68 in nine of
 ten of the deaths; a constant pull is over 0.8 in nine of ten."""
+MOVED = 1.0
+"""Data have moved once they move the units of the first layer by that many std z; drawing other rows of them seems to
+move these by up to half as much."""
 HALF = 0.5
 """Where so many of the units upstream went silent, slowly, their inputs shrank because they were dying."""
 
@@ -28,7 +31,7 @@ class Evidence:
         kick: largest own step of one update, over std z when last healthy.
         steady: own step of the mean update before the silence, over the largest, 0..1; None if it is not known.
         raw_input: the site is fed by the model's input, with no activation between.
-        raw_moved: the model's input moved by more than half a std z in the fatal stretch.
+        raw_moved: the model's input moved by more than a std z in the fatal stretch.
         upstream_kick: largest kick of the sites upstream in the fatal stretch.
         upstream_dead: share of the units upstream that are silent, 0..1.
         is_norm: the nearest layer is a norm.

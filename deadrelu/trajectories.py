@@ -58,7 +58,8 @@ class _Rows:
     STEPS = slice(40, 40 + PACE_CAPTURES)  # own step of the mean update, by capture, the newest last
     SINGLE = slice(STEPS.stop, STEPS.stop + PACE_CAPTURES)  # own step of the update after each capture
     SINCE = SINGLE.stop  # updates from the capture before to the last one
-    COUNT = SINCE + 1
+    SPREAD = SINCE + 1  # standard deviation of z at the last capture
+    COUNT = SPREAD + 1
 
 
 class Trajectories:
@@ -82,8 +83,9 @@ class Trajectories:
         return self._state[_Rows.PARTS, self._columns[site]]
 
     def std(self, site: str) -> Array:
-        """Return the standard deviation of z of each unit when last healthy, (units,)."""
-        return self._state[_Rows.STD, self._columns[site]]
+        """Return the standard deviation of z of each unit, when last healthy or at the last capture: the larger."""
+        part = self._columns[site]
+        return np.fmax(self._state[_Rows.STD, part], self._state[_Rows.SPREAD, part])
 
     def margin(self, site: str) -> Array:
         """Return the margin of each unit at the last capture, (units,)."""
@@ -168,7 +170,7 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     steps[:-1], single[:-1] = steps[1:], single[1:]
     np.divide(own, since, out=steps[-1])
     steps[-1, first] = np.nan
-    single[-1], state[rows.SINCE] = kick, since
+    single[-1], state[rows.SINCE], state[rows.SPREAD] = kick, since, std
     _raise(state, ~healthy, past, peak)
     if begins.any():
         state[rows.CLOSED, begins] = state[rows.OPEN, begins]
