@@ -220,14 +220,16 @@ class Chronicle:
     def _follow(self, captures: Captures, rates: Array, observed: Observed) -> None:
         fired = np.zeros(captures.seen.shape, bool)
         if len(fired):
-            # The units of the sites that are followed, among all units.
-            units = np.concatenate([np.r_[self._window.slots[name].units] for name in captures.columns])
+            # Where the units of the sites that are followed stand; one that was traced only has done nothing yet.
+            slots = self._window.slots
+            met = [(part, slots[name].units) for name, part in captures.columns.items() if name in slots]
+            columns, units = (np.concatenate([np.r_[part] for part in parts]) for parts in zip(*met, strict=True))
             since = np.zeros(len(units), bool)
             ends = np.searchsorted(observed.steps, captures.steps, side="right")
             for i, (start, end) in enumerate(pairwise([0, *ends])):
                 since |= observed.fired[start:end, units].any(0)
-                fired[i] = since
-                since &= ~captures.seen[i]
+                fired[i, columns] = since
+                since &= ~captures.seen[i, columns]
         self._paths.follow(captures, fired, rates)
 
     # -- turns -----------------------------------------------------------------------------------------------------

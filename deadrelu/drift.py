@@ -12,6 +12,7 @@ the rest; the input's part into the features that died and the rest. The *kick* 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +30,8 @@ from .groups import Groups
 from .sites import Site
 from .tracing import Layout
 
-_SHAPES = 64
-"""Shapes of a layer's output whose reference rows are remembered."""
+_SHAPES = 4
+"""Shapes of a layer's output whose reference rows are remembered; each may hold as much as the rows themselves."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +75,7 @@ class Follower:
     before: Rows | None = None
 
     picks: Picks | None = None
-    made: torch.Tensor | None = None
+    made: weakref.ref[torch.Tensor] | None = None
     version: int = 0
     x: torch.Tensor | None = None
     out: torch.Tensor | None = None
@@ -199,7 +200,9 @@ class Drift:
         if layer is not f.feeder:
             f.inner_x = layer.rows(x.detach(), f.picks)
             return
-        f.made, f.version = out, out._version
+        # Nothing may live longer for being looked at: where activations are not kept, there is no room for them.
+        f.made = None if out.is_inference() else weakref.ref(out)
+        f.version = 0 if f.made is None else out._version
         if layer.is_norm or not f.direct:
             picked = f.picks.of(out.detach())
             f.out = picked.clone() if f.picks.whole else picked  # what comes after may overwrite it
@@ -209,7 +212,7 @@ class Drift:
         key = (out.shape, self._batch)
         if key not in f.drawn:
             if len(f.drawn) >= _SHAPES:
-                f.drawn.clear()
+                del f.drawn[next(iter(f.drawn))]
             layout = tracing.refit(f.layout, tuple(out.shape), self._batch)
             f.drawn[key] = Picks.draw(tracing.plan(layout), self._generator, out.device) if layout else None
         return f.drawn[key]
@@ -221,7 +224,7 @@ class Drift:
             return
         if z.shape != f.shape:  # pooled or cut since the layer: its rows are not those of z
             return
-        f.direct = z is f.made and z._version == f.version
+        f.direct = f.made is not None and f.made() is z and z._version == f.version
         if not f.direct and f.out is None:  # it was until now: seen again from the next capture on
             return
         wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else z.dtype
@@ -231,7 +234,7 @@ class Drift:
         f.rows = Rows(x, ax, rest)
         b = torch.zeros_like(ax[0]) if bias is None else bias.detach().to(wide, copy=True)
         f.now = Capture(f.columns, {NOW: f.rows.plus_rest(ax)}, active, pairs, b)
-        if f.before is not None and len(f.before.x) > 1:
+        if f.before is not None:
             self._compare(f, f.before, f.now.variants, x)
         if f.inner is not None and f.inner_x is not None:
             f.inner_x = f.inner_x.to(wide)

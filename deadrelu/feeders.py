@@ -8,6 +8,7 @@ such as a residual branch. With A as it stands now and x as it was, `apply` tell
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +16,8 @@ from torch import nn
 from .kernels import Plan
 
 ROWS = 64
-_SHAPES = 8
-"""Shapes of an input that are remembered; a training has few, or too many."""
+_SHAPES = 2
+"""Shapes of an input that are remembered, for one of the output."""
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
@@ -93,6 +94,14 @@ class Feeder:
         return (grouped @ weight.reshape(groups, len(weight) // groups, -1).mT).transpose(0, 1).flatten(1)
 
 
+def _padding(conv: Convolution, d: int) -> tuple[int, int]:
+    """Return how far an axis of positions is padded, before and after it."""
+    if conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
+        return conv.padding[d], conv.padding[d]  # as it stands: the list below is of when the layer was made
+    before, after = conv._reversed_padding_repeated_twice[2 * (len(conv.kernel_size) - 1 - d) :][:2]
+    return before, after
+
+
 def _inside(at: torch.Tensor, size: int, mode: str) -> torch.Tensor:
     """Return where in an axis of this size the padded index `at` reads."""
     if mode == "circular":
@@ -136,16 +145,18 @@ class Picks:
     index: dict[int, torch.Tensor]
     unit_axis: int
     whole: bool = False
-    _patches: dict[tuple[nn.Module, torch.Size, tuple[int, ...]], Patches] = field(default_factory=dict)
+    _patches: dict[tuple[Any, ...], Patches] = field(default_factory=dict)
 
     @classmethod
     def draw(cls, plan: Plan, generator: torch.Generator, device: torch.device) -> Picks | None:
-        """Draw rows at random; None if the units do not lie along one axis of the tensor as it is."""
+        """Draw rows at random; None if the units do not lie along one axis of the tensor as it is, or of one row."""
         if plan.expand is not None or len(plan.units) != 1 or not plan.batch:
+            return None
+        if plan.sample_count * plan.position_count < 2:  # of which there is no deviation, and so no margin
             return None
         if plan.sample_count <= ROWS and not plan.positions and len(plan.batch) == 1:
             return cls({plan.batch[0]: torch.arange(plan.sample_count, device=device)}, plan.units[0], whole=True)
-        rows = min(ROWS, max(2, plan.sample_count * plan.position_count))
+        rows = min(ROWS, plan.sample_count * plan.position_count)
         # Few samples and several positions of each: a convolution's input is padded once per sample.
         few = rows if not plan.positions else min(plan.sample_count, 16)
         chosen = torch.randint(plan.sample_count, (few,), generator=generator).repeat(-(-rows // few))[:rows]
@@ -167,10 +178,10 @@ class Picks:
         """Return the patches of x that a convolution multiplies for the rows, (rows, channels, *kernel)."""
         if x.ndim == len(conv.kernel_size) + 1:  # without a batch axis
             x = x[None]
-        key = (conv, x.shape, x.stride())
+        key = (conv, x.shape, x.stride(), conv.stride, conv.padding, conv.dilation)
         if key not in self._patches:
             if len(self._patches) >= _SHAPES:
-                self._patches.clear()
+                del self._patches[next(iter(self._patches))]
             self._patches[key] = Patches.find(conv, self, x)
         return self._patches[key].of(x)
 
@@ -202,7 +213,7 @@ class Patches:
         outside = torch.zeros((), dtype=torch.bool, device=device)
         for d in range(dims):
             taps = torch.arange(conv.kernel_size[d], device=device) * conv.dilation[d]
-            before, after = conv._reversed_padding_repeated_twice[2 * (dims - 1 - d) :][:2]
+            before, after = _padding(conv, d)
             place = picks.index[axes[1 + d]][:, None] * conv.stride[d] - before + taps
             size = x.shape[2 + d]
             broad = (rows, 1, *(len(taps) if e == d else 1 for e in range(dims)))

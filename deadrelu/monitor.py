@@ -219,7 +219,8 @@ class Monitor:
         What moved the margins is not kept: the causes of deaths that were under way begin anew.
         """
         self._look_now()
-        return {"steps": self.steps, "samples": self._stepper.samples, **self._chronicle.state_dict()}
+        held = {"steps": self.steps, "samples": self._stepper.samples, "grids": self._schedule.state()}
+        return {**held, **self._chronicle.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the record that `state_dict` told of. Call it before the first step.
@@ -230,6 +231,7 @@ class Monitor:
         if self.steps or self._stepper.open:
             raise ModelError(f"{self.steps} steps were seen already; load the state of a monitor before its first step")
         self._stepper.number, self._stepper.samples = int(state["steps"]), int(state["samples"])
+        self._schedule.resume(self.steps, state.get("grids", []))
         self._chronicle.load_state_dict(state)
 
     def close(self) -> None:

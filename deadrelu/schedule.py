@@ -90,6 +90,16 @@ class Schedule:
         self._grids.append((step, every))
         return True
 
+    def state(self) -> list[list[int]]:
+        """Return from which step on every how many were observed, to be resumed with `resume`."""
+        return [list(grid) for grid in self._grids]
+
+    def resume(self, step: int, state: list[list[int]]) -> None:
+        """Continue at this step a run of which `state` tells what was observed."""
+        self._grids = [(int(start), int(every)) for start, every in state] or self._grids
+        if self._grids[-1][1] != self.every:
+            self._grids.append((step, self.every))
+
     def resolution(self, step: int) -> int:
         """Return how many steps after an observed one the next one was observed."""
         at = max(i for i, (start, _) in enumerate(self._grids) if start <= step or i == 0)

@@ -121,11 +121,12 @@ class Stepper:
         plain = z.detach()
         slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
         self._window.observe(slot, kind, plain, plan, self._rows)
-        if self.thorough:
+        if self.thorough or not slot.counter.samples:  # a site may never run in a captured step
             counts = engaged_count(plain, kind, plan)
             active = slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan, self._rows)
-            self._drift.take(site, z, active, plan.sample_count * plan.position_count)
-            self._measure_gradient(site, z, plan)
+            if self.thorough:
+                self._drift.take(site, z, active, plan.sample_count * plan.position_count)
+                self._measure_gradient(site, z, plan)
 
     def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
         """A checkpointed block runs again in backward: its gradients are measured there."""
@@ -146,9 +147,10 @@ class Stepper:
         for site in suspect:
             if site.name in self._window.slots and self.observing:
                 self._window.distrust(self._window.slots[site.name])
-        if self.thorough:
-            for slot in ran:
+        for slot in ran:
+            if self.thorough or not slot.counter.samples:
                 slot.counter.end_forward()
+        if self.thorough:
             self._drift.disarm()
 
     # -- updates -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from .counts import SiteCounter
-from .kernels import Plan, maximum
+from .kernels import Plan, maximum, top
 from .kinds import Kind
 from .sites import Site
 
@@ -111,15 +111,16 @@ class Window:
         counted = [0] * self._length
         row = 0 if ring is None else ring.shape[1]
         held = Slot(site, self.units, row, where, low, SiteCounter(site.units, z.device), counted)
-        room = torch.full((self._length, held.columns), -torch.inf, device=where[0], dtype=where[1])
-        self._rings[where] = room if ring is None else torch.cat((ring, room), 1)
-        self.slots[site.name] = held
-        self.units += site.units
-        for slot in self.slots.values():
-            if slot.ring == where:
-                slot.rows = self._rings[where][:, slot.row : slot.row + slot.columns].unbind(0)
-                if where[0].type == "cpu" and slot.site.units:
-                    slot.first = self._rings[where][:, slot.row].numpy()
+        with torch.inference_mode(False):  # a model may be in it now, and the ring outlasts that
+            room = torch.full((self._length, held.columns), -torch.inf, device=where[0], dtype=where[1])
+            ring = self._rings[where] = room if ring is None else torch.cat((ring, room), 1)
+            self.slots[site.name] = held
+            self.units += site.units
+            for slot in self.slots.values():
+                if slot.ring == where:
+                    slot.rows = ring[:, slot.row : slot.row + slot.columns].unbind(0)
+                    if where[0].type == "cpu" and slot.site.units:
+                        slot.first = ring[:, slot.row].numpy()
         return held
 
     def begin_step(self, step: int) -> None:
@@ -143,21 +144,21 @@ class Window:
         if rows > slot.samples:
             slot.samples = rows
         plain = plan.plain and kind.positive and not self._careful
-        if plain and first and z.dtype == target.dtype:
+        if plain and first and z.dtype == target.dtype and not plan.slender:
             torch.amax(z, plan.over, out=target)
             return
         positive = slot.site.kind.positive
         reach = target if positive else target[: slot.site.units]
-        self._put(reach, z.amax(plan.over) if plain else maximum(_depth(z, kind), plan), first)
+        self._put(reach, top(z, plan) if plain else maximum(_depth(z, kind), plan), first)
         if not positive:
             self._put(target[slot.site.units :], maximum(z, plan), first)
 
-    @staticmethod
-    def _put(target: torch.Tensor, value: torch.Tensor, first: bool) -> None:
+    def _put(self, target: torch.Tensor, value: torch.Tensor, first: bool) -> None:
         if first:
             target.copy_(value)
-        else:
-            torch.fmax(target, value.to(target.dtype), out=target)
+        else:  # a NaN that hid the largest of one call must be seen, also if the other calls have none
+            larger = torch.fmax if self._careful else torch.maximum
+            larger(target, value.to(target.dtype), out=target)
 
     def end_forward(self) -> list[Slot]:
         """Note the samples that each site saw in a forward pass that ends; returns the sites that ran in it."""

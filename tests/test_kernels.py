@@ -245,3 +245,19 @@ def test_nothing_is_written_and_no_gradient_flows() -> None:
         assert not found.requires_grad
     assert torch.equal(z.detach().nan_to_num(7), before.nan_to_num(7))
     assert z._version == version
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(("rows", "units"), [(512, 2), (1000, 24), (4096, 16), (513, 20), (640, 100), (3, 5), (64, 1)])
+def test_few_units_side_by_side_are_folded(rows: int, units: int, dtype: torch.dtype) -> None:
+    """Rows folded into one another give the largest elements of torch, NaN and infinities included."""
+    z = torch.randn(rows, units, generator=torch.Generator().manual_seed(rows)).to(dtype)
+    z[rows // 2, 0], z[1, -1], z[2, units // 2] = torch.nan, torch.inf, -torch.inf
+    flat = Plan(None, (1,), (0,), (), tuple(z.shape))
+    assert flat.slender == (rows >= 512)
+    torch.testing.assert_close(reference.top(z, flat), z.amax(0), rtol=0, atol=0, equal_nan=True)
+    if rows % 64 == 0:
+        image = z.view(rows // 64, 8, 8, units).permute(0, 3, 1, 2)
+        plan = Plan(None, (1,), (0,), (2, 3), tuple(image.shape))
+        for held in (image, image.contiguous()):
+            torch.testing.assert_close(reference.top(held, plan), z.amax(0), rtol=0, atol=0, equal_nan=True)

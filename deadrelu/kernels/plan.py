@@ -7,6 +7,9 @@ from math import prod
 
 import torch
 
+FOLDED = 512
+"""Rows from which on a reduction to few units is folded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -20,6 +23,7 @@ class Plan:
         shape: the expanded shape.
         over: the axes that a full reduction goes over.
         plain: the units are one axis of the tensor as it is, and something is left to reduce.
+        slender: the units are one axis, and so few that a reduction to them is slow where they lie side by side.
         unit_count: number of units.
         sample_count: number of samples.
         position_count: positions of one sample.
@@ -32,6 +36,7 @@ class Plan:
     shape: tuple[int, ...]
     over: tuple[int, ...] = field(init=False)
     plain: bool = field(init=False)
+    slender: bool = field(init=False)
     unit_count: int = field(init=False)
     sample_count: int = field(init=False)
     position_count: int = field(init=False)
@@ -42,6 +47,9 @@ class Plan:
         set_(self, "plain", self.expand is None and len(self.units) == 1 and bool(self.over))
         for name, axes in (("unit", self.units), ("sample", self.batch), ("position", self.positions)):
             set_(self, f"{name}_count", prod(self.shape[i] for i in axes))
+        rows = self.sample_count * self.position_count
+        few = 1 < self.unit_count < 128 and self.unit_count % 32 != 0
+        set_(self, "slender", self.plain and few and rows >= FOLDED)
 
     def view(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return `tensor` with one role per axis."""

@@ -75,7 +75,8 @@ class Scout(Watcher):
         self._order[self._paths[module]] = len(self._order)
         self._ran[module] += 1
         if isinstance(out, torch.Tensor) and module not in self._unfit and next(module.children(), None) is None:
-            self._made[id(out)] = (weakref.ref(out), out._version, module)
+            if not out.is_inference():  # of which nobody can tell whether they are untouched
+                self._made[id(out)] = (weakref.ref(out), out._version, module)
             self._used.discard(id(out))
         if args:
             self._sink.ran(self._paths[module], module, args[0], out)

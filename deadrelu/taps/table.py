@@ -99,3 +99,9 @@ class Table:
             names = {tap.site.name for tap in (*taps, *before.taps.get(place, ()))}
             if len(names) == 1 and len(before.taps.get(place, taps)) != len(taps):
                 self.elastic.add(place)
+        # What did not run this time may run the next time; what has moved to another place stands there.
+        here = {tap.site.name for taps in self.taps.values() for tap in taps}
+        for place, taps in before.taps.items():
+            if place not in self.taps and here.isdisjoint(tap.site.name for tap in taps):
+                self.taps[place] = taps
+                self.functional |= type(place) is tuple

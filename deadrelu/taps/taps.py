@@ -19,6 +19,10 @@ from .scout import Scout
 from .table import Guard, Output, Place, Sink, Table
 
 _FUNCTIONS = 4096
+_ROWS = 6
+"""Rows of forward passes that are traced where a model goes other ways than before, the longest of as many of them.
+
+Not for ever: where blocks are skipped at random, what feeds a residual sum is another site by each way to it."""
 
 
 class Taps(TorchFunctionMode):
@@ -64,6 +68,7 @@ class Taps(TorchFunctionMode):
         self._live = False
         self._stale = False
         self._unknown = False
+        self._astrays = self._due = self._until = 0
         self._batch: int | None = None
         self._table: Table | None = None
         self._met: dict[Place, int] = {}
@@ -151,6 +156,8 @@ class Taps(TorchFunctionMode):
         self._sink.begin_forward(self._batch, module, args, kwargs)
         if self._stale or (self._sink.thorough and self._changed()):
             self._rescan()
+        if self.forwards <= self._until:
+            self._tables.pop(module, None)
         self._table = self._tables.get(module)
         self._scouting = self._table is None or self._table.dynamic
         if self._scouting:
@@ -274,6 +281,7 @@ class Taps(TorchFunctionMode):
             one = len({tap.site.name for tap in taps}) == 1
             if not met:
                 self._stale |= self._changed()
+                self._astray()
             elif met > len(taps) or not one:
                 self._unknown |= one
                 table.dynamic |= not one
@@ -287,6 +295,16 @@ class Taps(TorchFunctionMode):
         if self._unknown:
             self._tables.pop(module, None)
         return suspect
+
+    def _astray(self) -> None:
+        """The model goes other ways than those that were traced: trace some forward passes in a row.
+
+        Ever longer rows, so that of ways that alternate each is met, and ever further apart, for a way may be rare.
+        """
+        if self._astrays < _ROWS and self.forwards >= self._due:
+            self._astrays += 1
+            self._until = self.forwards + self._astrays
+            self._due = self.forwards + self._astrays**3
 
     # -- activations ---------------------------------------------------------------------------------------------
 
