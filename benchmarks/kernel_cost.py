@@ -1,0 +1,169 @@
+"""What one look at a tensor costs, against the ReLU that it observes and against the bandwidth of the memory.
+
+    python benchmarks/kernel_cost.py [--quick] [--threads N] [--device cuda] [--out FILE]
+
+Looked at is z, the input of a ReLU, float32 and bfloat16, as convolutions and linear layers leave it: a small tensor
+that stays in the caches and a large one that does not. Three looks are timed:
+
+- tap: the largest z of each unit, which Monitor takes at every step;
+- count: in how many positions of each sample each unit fires (`kernels.engaged_count`), which it takes at some steps;
+- audit: all that an audit takes of a call: that count, the largest z, and the sum of the output.
+
+The ReLU writes a new tensor, as in training. The copy is that of z into a tensor that exists: one read and one write of
+each element, whose rate is the bandwidth in the table. All of them alternate, and a look is compared with the ReLU and
+the copy of its own round; medians of the ratios are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from paired import Setting, Work, middle, rounds, save, setting_from
+
+from deadrelu.counts import SiteCounter
+from deadrelu.kernels import Plan, engaged_count
+from deadrelu.kinds import KINDS
+
+LEAST = 4e-3
+"""Seconds that the repetitions of a work take at least, so that the clock tells them."""
+RELU = KINDS["relu"]
+WORKS = ("copy", "ReLU", "tap", "count", "audit")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tensor: its layout in words, and where its units are. The first dimension holds the samples."""
+
+    layout: str
+    shape: tuple[int, ...]
+    unit_dim: int
+    last: bool = False
+
+    def tensor(self, dtype: torch.dtype, setting: Setting) -> torch.Tensor:
+        """Return normal values in this layout."""
+        torch.manual_seed(0)
+        z = torch.randn(self.shape, device=setting.device).to(dtype)
+        return z.contiguous(memory_format=torch.channels_last) if self.last else z
+
+    @property
+    def plan(self) -> Plan:
+        """Return how it is reduced to its samples and units."""
+        positions = tuple(i for i in range(1, len(self.shape)) if i != self.unit_dim)
+        return Plan(None, (self.unit_dim,), (0,), positions, self.shape)
+
+
+CASES = (
+    Case("(N, C, H, W)", (16, 32, 16, 16), 1),
+    Case("(N, C, H, W)", (32, 64, 56, 56), 1),
+    Case("(N, C, H, W) channels_last", (16, 32, 16, 16), 1, last=True),
+    Case("(N, C, H, W) channels_last", (32, 64, 56, 56), 1, last=True),
+    Case("(B, T, F)", (8, 64, 256), 2),
+    Case("(B, T, F)", (16, 256, 1024), 2),
+    Case("(B, F)", (128, 1024), 1),
+    Case("(B, F)", (1024, 4096), 1),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured on one tensor: seconds of each work round by round, and medians of their ratios."""
+
+    layout: str
+    shape: tuple[int, ...]
+    dtype: str
+    bandwidth: float
+    seconds: dict[str, list[float]]
+    of_relu: dict[str, float]
+    of_copy: dict[str, float]
+
+    def line(self) -> str:
+        """Return the row of the table."""
+        relu = 1e6 * middle(self.seconds["ReLU"])[1]
+        looks = (f"**{self.of_relu[look]:.2f}** / {self.of_copy[look]:.2f}" for look in WORKS[2:])
+        shape = " x ".join(map(str, self.shape))
+        head = f"| {self.layout} | {shape} | {self.dtype} | {self.bandwidth / 1e9:.1f} | {relu:.0f} |"
+        return f"{head} {' | '.join(looks)} |"
+
+
+def works_on(case: Case, z: torch.Tensor) -> Iterator[Work]:
+    """Return what is timed, in the order of WORKS."""
+    plan, units = case.plan, case.shape[case.unit_dim]
+    place, top = torch.empty_like(z), torch.empty(units, device=z.device)
+    h, counter = z.relu(), SiteCounter(units, z.device)
+
+    def tap() -> None:
+        if z.dtype == top.dtype:
+            torch.amax(z, plan.over, out=top)
+        else:
+            top.copy_(z.amax(plan.over))
+
+    def audit() -> None:
+        counter.observe(z, RELU, plan, case.shape[0])
+        counter.observe_output(h, RELU, plan)
+        counter.end_forward()
+
+    yield lambda: place.copy_(z)
+    yield lambda: torch.relu(z)
+    yield tap
+    yield lambda: engaged_count(z, RELU, plan)
+    yield audit
+
+
+def repeated(work: Work, setting: Setting) -> tuple[Work, int]:
+    """Return a work that does this one so often that it takes long enough, and how often that is."""
+    work()
+    count = 1
+
+    def again() -> None:
+        for _ in range(count):
+            work()
+
+    while setting.seconds(again) < LEAST:
+        count *= 2
+    return again, count
+
+
+def row(case: Case, dtype: torch.dtype, setting: Setting) -> Row:
+    """Measure one tensor."""
+    z = case.tensor(dtype, setting)
+    with torch.no_grad():
+        works, counts = zip(*(repeated(work, setting) for work in works_on(case, z)), strict=True)
+        times = rounds(works, setting, setting.pairs)
+    seconds = {
+        name: [taken / count for taken in column] for name, count, column in zip(WORKS, counts, times, strict=True)
+    }
+
+    def against(name: str) -> dict[str, float]:
+        of = seconds[name]
+        return {look: middle(a / b for a, b in zip(seconds[look], of, strict=True))[1] for look in WORKS[2:]}
+
+    moved = 2 * z.numel() * z.element_size()
+    name = str(dtype).removeprefix("torch.")
+    bandwidth = moved / middle(seconds["copy"])[1]
+    return Row(case.layout, case.shape, name, bandwidth, seconds, against("ReLU"), against("copy"))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="a file for all numbers, as JSON")
+    setting = setting_from(parser, pairs=31, quick_pairs=5)
+    print("Of each look: its time as a part of that of the **ReLU** / of that of the copy.\n")
+    print("| z | shape | dtype | copy, GB/s | ReLU, µs | tap | count | audit |")
+    print("|---|---|---|--:|--:|--:|--:|--:|")
+    rows = []
+    for case, dtype in product(CASES, (torch.float32, torch.bfloat16)):
+        rows.append(row(case, dtype, setting))
+        print(rows[-1].line(), flush=True)
+    file = parser.parse_args().out
+    if file is not None:
+        save(file, "kernel cost", setting, rounds=setting.pairs, rows=[asdict(found) for found in rows])
+
+
+if __name__ == "__main__":
+    main()
