@@ -62,7 +62,8 @@ class Monitor:
         every: observe every that many steps; deaths are dated that coarsely.
         window: steps between two looks at what was observed.
         max_overhead: the part of the training's time that may be taken, such as 0.02: fewer steps are observed where it
-            takes that. `resolution` says how many, every death how coarsely it is dated, and no update is replayed.
+            takes that. `resolution` says how many, every death how coarsely it is dated; no update is replayed, and the
+            samples of a report are those of the steps that were followed.
         on_event: called with each `Event` as it is found.
         stop_when: a dead fraction in 0..1 above which, or a function of the monitor with which, training is ended by
             `TrainingStopped`.
