@@ -78,6 +78,9 @@ def gradient_hook(counter: SiteCounter, plan: Plan) -> Callable[[torch.Tensor], 
     return hook
 
 
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
+
+
 def in_backward() -> bool:
     """True inside of a backward pass, where checkpointed blocks run again."""
     return bool(torch._C._current_graph_task_id() != -1)
@@ -87,7 +90,7 @@ def in_transform() -> bool:
     """True where a forward pass is traced, exported or transformed, or computes nothing: it is no training."""
     return (
         torch._C._get_tracing_state() is not None
-        or torch.compiler.is_exporting()
+        or _is_exporting()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
         or (torch._C._len_torch_dispatch_stack() > 0 and detect_fake_mode() is not None)
