@@ -105,7 +105,6 @@ class Drift:
         self.followers: dict[str, Follower] = {}
         self.groups = Groups(model, optimizers)
         self.captured = Captured()
-        self.armed = False
         self._rates: list[NDArray[np.float64]] = []
         self._modules = {path: module for module, path in tracing.module_paths(model).items()}
         self._generator = torch.Generator().manual_seed(0)
@@ -148,7 +147,7 @@ class Drift:
 
     def arm(self, batch: int | None) -> None:
         """Look at the layers in the forward pass that begins."""
-        self.armed, self._batch = True, batch
+        self._batch = batch
         for f in self.followers.values():
             f.forget()
         if not self._looks:
@@ -169,7 +168,6 @@ class Drift:
         self._ran.clear()
         for f in self.followers.values():
             f.made = None
-        self.armed = False
 
     def _look(self, met: list[tuple[Follower, Feeder]]) -> Any:
         # Once removed in the middle of a call, a hook is no longer given the keyword arguments.

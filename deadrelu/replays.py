@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .batches import tensors_in
 from .deaths import Death
 from .feeders import Own
 from .guards import Guarded, Release
 from .hooks import Watcher
-from .snapshots import Batch, Snapshots, Update, tensors_in
+from .snapshots import Batch, Snapshots, Update
 
 Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
@@ -125,7 +126,7 @@ class Replay:
     def _run(self, batch: Batch) -> dict[str, Mask]:
         self.forwards += 1
         module = self._copy.get_submodule(batch.module)
-        tensors = tensors_in((batch.args, batch.kwargs))
+        tensors = list(tensors_in((batch.args, batch.kwargs)))
         rows = next((int(t.shape[self._batch_dim]) for t in tensors if t.ndim > self._batch_dim), None)
         watcher = self._watcher
         watcher.counters.clear()

@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from .batches import tensors_in
+
 FIRST = 100
 """Every one of the first updates is kept: a rate that is too high from the start kills in them."""
 RISE = 1.1
@@ -226,11 +228,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copied(part) for key, part in value.items()}
     return value
-
-
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """Return the tensors in nested lists, tuples and dicts."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
-    return [tensor for part in parts for tensor in tensors_in(part)]

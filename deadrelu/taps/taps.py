@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .. import tracing
+from ..batches import tensors_in
 from ..calls import in_backward, in_transform
 from ..guards import Release
 from ..kinds import Arguments, Kind, kind_of_function, refined
@@ -162,7 +163,7 @@ class Taps(TorchFunctionMode):
         self._scouting = self._table is None or self._table.dynamic
         if self._scouting:
             self.scout.attach(m for m in self._paths if m is not module)
-            self.scout.begin(_tensors((*args, *kwargs.values())), self._batch_dim, self._batch)
+            self.scout.begin(tensors_in((args, kwargs)), self._batch_dim, self._batch)
             self.scout._enter_module(module, args, kwargs)
             self._push(self.scout)
             return
@@ -176,7 +177,7 @@ class Taps(TorchFunctionMode):
         """Return the number of samples that the inputs hold, None if no tensor among them has a batch axis."""
         if args and isinstance(args[0], torch.Tensor) and args[0].ndim > self._batch_dim:
             return int(args[0].shape[self._batch_dim])
-        for tensor in _tensors((*args, *kwargs.values())):
+        for tensor in tensors_in((args, kwargs)):
             if tensor.ndim > self._batch_dim:
                 return int(tensor.shape[self._batch_dim])
         return None
@@ -313,7 +314,7 @@ class Taps(TorchFunctionMode):
         if self._live or self._sink.thorough:
             z = args[0] if args else None
             if not isinstance(z, torch.Tensor):
-                z = next(iter(_tensors((*args, *kwargs.values()))), None)
+                z = next(tensors_in((args, kwargs)), None)
             if z is not None:
                 self._hand_over(module, z)
 
@@ -352,7 +353,7 @@ class Taps(TorchFunctionMode):
         return named
 
     def _function(self, kind: Kind, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        z = next(iter(_tensors((*args, *kwargs.values()))), None)
+        z = next(tensors_in((args, kwargs)), None)
         if z is None or not self._stack or refined(kind, Arguments(args, kwargs)) is None:
             return
         held = self._handed.get(id(z))
@@ -392,13 +393,3 @@ class Taps(TorchFunctionMode):
                 if plan is not None:
                     self._sink.observe_replay(taps[0].site, z, plan)
                 return
-
-
-def _tensors(values: Iterable[Any]) -> Iterable[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _tensors(value)
-        elif isinstance(value, dict):
-            yield from _tensors(value.values())
