@@ -21,6 +21,7 @@ from .events import death_events, revival_events
 from .lifetimes import NEVER, Lifetimes, Turn
 from .risks import Risks
 from .schedule import Schedule
+from .sinking import sinks
 from .snapshots import Update
 from .summaries import SiteSummary, Summary
 from .trajectories import Trajectories
@@ -30,7 +31,15 @@ Array = NDArray[np.float64]
 
 
 class Chronicle:
-    """What became of every unit. Memory is O(units + deaths)."""
+    """What became of every unit. Memory is O(units + deaths).
+
+    Attributes:
+        deaths, events: so far, in order.
+        lives: how long each unit has been silent.
+        quiet: the units that were silent in the last window.
+        counts: the last counts of each site.
+        sinks: the largest z of some units sank in the last window.
+    """
 
     def __init__(
         self, window: Window, drift: Drift, edits: Edits, fed_by: Mapping[str, frozenset[str]], schedule: Schedule
@@ -39,6 +48,7 @@ class Chronicle:
         self.events: list[Event] = []
         self.lives = Lifetimes()
         self.quiet: NDArray[np.bool_] = np.empty(0, bool)
+        self.sinks = False
         self.counts: dict[str, UnitCounts] = {}
         self._window = window
         self._drift = drift
@@ -53,6 +63,8 @@ class Chronicle:
         self._largest: dict[tuple[int, int], float] = {}  # learning rates of the last window
         self._counted: dict[str, UnitCounts] = {}  # of the last window
         self._last: tuple[Observed, tuple[Death, ...], tuple[Death, ...], tuple[Event, ...]] | None = None
+        self._known = (0, 0)  # sites, and those that are followed, when it was asked where they stand
+        self._stand = np.empty(0, np.intp), np.empty(0, np.intp)
         self._resumed: dict[str, dict[str, NDArray[Any]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,6 +121,7 @@ class Chronicle:
         turns = self.lives.update(observed.steps, observed.fired, observed.samples)
         self._follow(captures, rates, observed)
         self.quiet = np.logical_not(observed.fired.any(0))
+        self.sinks = sinks(observed.top, (slot.units for slot in self._window.slots.values()))
         died, revived = self._turns(turns, observed)
         self._reaches(observed)
         explain(died)
@@ -220,10 +233,7 @@ class Chronicle:
     def _follow(self, captures: Captures, rates: Array, observed: Observed) -> None:
         fired = np.zeros(captures.seen.shape, bool)
         if len(fired):
-            # Where the units of the sites that are followed stand; one that was traced only has done nothing yet.
-            slots = self._window.slots
-            met = [(part, slots[name].units) for name, part in captures.columns.items() if name in slots]
-            columns, units = (np.concatenate([np.r_[part] for part in parts]) for parts in zip(*met, strict=True))
+            columns, units = self._places(captures)
             since = np.zeros(len(units), bool)
             ends = np.searchsorted(observed.steps, captures.steps, side="right")
             for i, (start, end) in enumerate(pairwise([0, *ends])):
@@ -231,6 +241,18 @@ class Chronicle:
                 fired[i, columns] = since
                 since &= ~captures.seen[i, columns]
         self._paths.follow(captures, fired, rates)
+
+    def _places(self, captures: Captures) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return where the units of the sites that are followed stand among the captured ones, and among all.
+
+        One that was traced only has done nothing yet.
+        """
+        slots, followed = self._window.slots, captures.columns
+        if self._known != (len(slots), len(followed)):
+            met = [(part, slots[name].units) for name, part in followed.items() if name in slots]
+            columns, units = (np.concatenate([np.r_[part] for part in parts]) for parts in zip(*met, strict=True))
+            self._known, self._stand = (len(slots), len(followed)), (columns, units)
+        return self._stand
 
     # -- turns -----------------------------------------------------------------------------------------------------
 

@@ -26,20 +26,21 @@ class Growth:
         self._tops: deque[float] = deque(maxlen=STEPS)
 
     def explodes(self, top: Array) -> bool:
-        """Take in the largest z of each step and unit of a window, (k, units); True once it grows without bound.
+        """Take in the largest finite z of each step of a window, (k,), or -inf; True once it grows without bound.
 
         Every part of the last steps is above the one before, and the largest z far above all of the first window; a
         healthy network that starts out small grows, too, but not beyond a thousand.
 
         >>> growth = Growth()
-        >>> [growth.explodes(1.2 ** np.arange(i, i + 50.0)[:, None]) for i in (0, 50, 100)]
+        >>> [growth.explodes(1.2 ** np.arange(i, i + 50.0)) for i in (0, 50, 100)]
         [False, True, False]
         """
-        finite = np.where(np.isfinite(top), top, -np.inf).max(1, initial=-np.inf)
-        self._tops.extend(float(value) for value in finite[np.isfinite(finite)])
+        self._tops.extend(top[np.isfinite(top)].tolist())
         if self._first is None and self._tops:
             self._first = max(1.0, *self._tops)
         if self.said or self._first is None or len(self._tops) < STEPS:
+            return False
+        if max(self._tops) <= LONG * self._first:
             return False
         parts = np.array(self._tops).reshape(PARTS, -1).max(1)
         if parts[0] <= 0 or parts[-1] <= LONG * self._first:

@@ -38,11 +38,20 @@ class Releases(Protocol):
     def release(self, module: nn.Module, args: Any, out: Any) -> None: ...
 
 
-class Guarded:
-    """A function of the monitor's that lets nothing that goes wrong in it reach the training: it returns None then.
+class Hook:
+    """What stands in the hooks of a model; a copy of the model (deepcopy, pickle) gets hooks that do nothing."""
 
-    It stands in the hooks of a model; a copy of the model (deepcopy, pickle) gets hooks that do nothing.
-    """
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
+        return inert
+
+    def __reduce__(self) -> Any:
+        return inert_hook, ()
+
+
+class Guarded(Hook):
+    """A function of the monitor's that lets nothing that goes wrong in it reach the training: it returns None then."""
 
     def __init__(self, owner: Watched, function: Callable[..., Any]) -> None:
         self._owner = owner
@@ -59,17 +68,15 @@ class Guarded:
             owner.detach()
             raise
         except Exception as error:
-            if owner.strict:
-                owner.detach()
-                raise
-            owner.failed(error)
+            self.fail(error)
             return None
 
-    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
-        return inert
-
-    def __reduce__(self) -> Any:
-        return inert_hook, ()
+    def fail(self, error: Exception) -> None:
+        """Let the monitor detach, for this went wrong; strict: raise it."""
+        if self._owner.strict:
+            self._owner.detach()
+            raise error
+        self._owner.failed(error)
 
 
 class Timed(Guarded):
@@ -85,8 +92,8 @@ class Timed(Guarded):
         return self._meter.call(super().__call__, *args, **kwargs)
 
 
-class Release:
-    """The hook that ends a module; a copy of the model gets one that does nothing."""
+class Release(Hook):
+    """The hook that ends a module."""
 
     def __init__(self, taps: Releases) -> None:
         self._taps = taps
@@ -94,12 +101,6 @@ class Release:
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
         if not (torch.compiler.is_compiling() and self._taps.eager):
             self._taps.release(module, args, out)
-
-    def __deepcopy__(self, memo: Any) -> Callable[..., None]:
-        return inert
-
-    def __reduce__(self) -> Any:
-        return inert_hook, ()
 
 
 def inert(*args: Any, **kwargs: Any) -> None:

@@ -129,8 +129,8 @@ class Monitor:
             full=self._look,
             idle=self._nothing_updated,
             meter=self._meter,
-            rest=None if self._meter is None else lambda: self._taps.rest(),
-            wake=None if self._meter is None else lambda: self._taps.wake(),
+            rest=None if self._meter is None else lambda: self._taps.placed.rest(),
+            wake=None if self._meter is None else lambda: self._taps.placed.wake(),
         )
         self._taps = Taps(inner, self._stepper, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
         self._window, self._drift = held, drift
@@ -288,7 +288,7 @@ class Monitor:
             return
         self._adapt()
         events = self._chronicle.look(self._explain)
-        self._schedule.end_window(self._stepper.number, self._chronicle.kick, bool(events))
+        self._schedule.end_window(self._stepper.number, self._chronicle.kick, bool(events) or self._chronicle.sinks)
         self._recording.window(lambda: self.last_window, self._stepper.samples)
         for event in events:
             log.warning("%s", str(event))  # now, so that nothing can go wrong inside of a handler

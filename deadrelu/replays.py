@@ -21,7 +21,7 @@ from torch import nn
 from .batches import tensors_in
 from .deaths import Death
 from .feeders import Own
-from .guards import Guarded, Release
+from .guards import Hook
 from .hooks import Watcher
 from .snapshots import Batch, Snapshots, Update
 
@@ -275,7 +275,7 @@ def _check(module: nn.Module, modules: set[nn.Module]) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise ReplayError("a part of the model is scripted")
     for name in _HOOKS:
-        if not all(isinstance(hook, (Guarded, Release)) for hook in getattr(module, name).values()):
+        if not all(isinstance(hook, Hook) for hook in getattr(module, name).values()):
             raise ReplayError(f"{type(module).__name__} carries hooks that are not the monitor's")
     for name, value in vars(module).items():
         if name == "_modules":

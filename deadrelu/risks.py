@@ -41,7 +41,9 @@ class Risks:
             return []
         events = []
         for name, part in captures.columns.items():
-            slot = self._window.slots[name]
+            slot = self._window.slots.get(name)
+            if slot is None:  # traced in a step that is not observed, and not met since
+                continue
             fresh = danger[part] & ~before[part] & ~dead[slot.units] & slot.site.kind.can_die
             if fresh.any():
                 units = np.flatnonzero(fresh)
@@ -52,10 +54,12 @@ class Risks:
 
     def _about_to_overflow(self, observed: Observed, step: int) -> list[Event]:
         events = []
+        tops = np.where(np.isfinite(observed.top), observed.top, -np.inf)
         for name, slot in self._window.slots.items():
-            top = observed.top[:, slot.units]
-            if self._growth.setdefault(name, Growth()).explodes(top):
-                reached = np.where(np.isfinite(top), top, -np.inf).max(0)
+            top = tops[:, slot.units]
+            growth = self._growth.get(name) or self._growth.setdefault(name, Growth())
+            if growth.explodes(top.max(1, initial=-np.inf)):
+                reached = top.max(0)
                 events.append(explosion_event(name, step, int(reached.argmax()), float(reached.max())))
         return events
 

@@ -1,9 +1,10 @@
 """Schedule: which steps are observed, and which of them are captured.
 
-Every step is observed, unless the user asks for fewer. Captured is every tenth observed step, and five of a window at
-least, as long as the updates matter: through the first 500 steps, and whenever the last window had an event in it or
-updates that move units by more than a twentieth of their standard deviation. In a calm stretch every twenty-fifth is,
-and two of a window at least, for then little can happen between them; a learning rate that rises is captured at once.
+Every step is observed, unless the user asks for fewer. Captured are the first one and the last one of each window, so
+that what fell silent in a window is seen silent before it is explained. In between it is every tenth observed step, and
+five of a window at least, as long as the updates matter: through the first 500 steps, and whenever the last window had
+an event in it, units whose largest z sinks, or updates that move units by more than a twentieth of their standard
+deviation. In a calm stretch it is every fiftieth, for then little can happen; a rate that rises is captured at once.
 
 All of this depends on the training alone. Only with a bound on the overhead does the clock decide how many steps are
 observed, in powers of two.
@@ -15,7 +16,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-DENSE, SPARSE = (5, 10), (2, 25)
+DENSE, SPARSE = (5, 10), (1, 50)
 """Captured steps of a window at least, and observed steps from one to the next at most."""
 EARLY = 500
 """Steps in which no stretch is calm: rates that are too high kill in these."""
@@ -23,6 +24,9 @@ STIR = 0.05
 """Kick (own step of one update, over std z) from which on single updates matter."""
 RISE = 1.1
 """Growth of a learning rate from one step to the next that is captured at once."""
+SCRAP, FADE, PATIENCE = 4, 0.99, 3
+"""A batch that many times smaller than the others is no good for a capture, the memory of which fades by this factor a
+step; so many steps later one is captured in any case."""
 COARSEST = 1024
 """Steps between observations at most, whatever the overhead."""
 EASE = 0.3
@@ -49,6 +53,8 @@ class Schedule:
         self._bound = bound
         self._least = every
         self._calm = False
+        self._rows = 0.0  # samples of the larger batches
+        self._since: float = math.inf  # observed steps since the last captured one
         self._known: Mapping[Any, float] = {}
         self._grids = [(0, every)]  # from this step on, every that many are observed
 
@@ -56,22 +62,31 @@ class Schedule:
         """Return whether a step is observed."""
         return step % self.every == 0
 
-    def captures(self, observed: int, rates: Mapping[Any, float]) -> bool:
+    def captures(self, observed: int, rates: Mapping[Any, float], rows: int | None = None) -> bool:
         """Return whether the next step to be observed is captured, after `observed` ones of its window.
 
-        `rates` are the learning rates as they stand.
+        To be asked once for each. `rates` are the learning rates as they stand, `rows` the samples of its batch: what
+        is left over at the end of an epoch tells little, and the next step is captured instead.
         """
         least, most = SPARSE if self._calm else DENSE
         stride = max(1, min(most, self.room // least))
         known, self._known = self._known, rates
-        return observed % stride == 0 or (self._calm and rates != known and _risen(rates, known))
+        self._since += 1
+        due = self._since >= stride or observed == self.room - 1
+        if rows is not None:
+            due = due and (SCRAP * rows >= self._rows or self._since >= stride + PATIENCE)
+            self._rows = max(float(rows), FADE * self._rows)
+        if due or (self._calm and rates != known and _risen(rates, known)):
+            self._since = 0
+            return True
+        return False
 
     def full(self, steps: int, observed: int) -> bool:
         """Return whether a window is over after so many steps of the run, and observed ones in it."""
         return steps % self._length == 0 if self._bound is None else observed >= self.room
 
     def end_window(self, step: int, kick: float, eventful: bool) -> None:
-        """Take in how a window went that ended at `step`: its largest usual kick, and whether it had events."""
+        """Take in how a window went that ended at `step`: its largest usual kick, and whether much happened in it."""
         self._calm = step >= EARLY and not eventful and kick <= STIR
 
     def adapt(self, step: int, share: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,33 @@ _WEIGHT, _DECAY, _BIAS, _MARGIN, _STD, _RATE = map(
     QUANTITIES.index, ("weight", "decay", "bias", "margin", "std", "rate")
 )
 _SEEN_MARGIN = 2
+_WIDE = 2.0
+
+
+GLANCE, CLEAR, SOME = 0.1, 4.0, 0.05
+"""Part of its largest z that a unit loses from one half of a window to the next, the standard errors by which it does,
+and the part of a site's units of which that is seen at a glance."""
+
+
+def sinks(top: Array, parts: Iterable[slice]) -> bool:
+    """Return whether some units of a site sink, by the largest z of each step of one window, (steps, units).
+
+    >>> top = np.random.default_rng(0).normal(3.0, 0.3, (50, 40))
+    >>> sinks(top, [slice(0, 40)])
+    False
+    >>> top[:, :4] -= 0.02 * np.arange(50)[:, None]  # one in ten loses a third of it
+    >>> sinks(top, [slice(0, 40)])
+    True
+    """
+    half = len(top) // 2
+    if half < LEAST:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite does not sink
+        before, after = top[:half], top[half:]
+        start, fall = before.mean(0), before.mean(0) - after.mean(0)
+        noise = np.sqrt(before.var(0) / half + after.var(0) / len(after))
+        found = (fall > CLEAR * noise) & (fall > GLANCE * start) & (start > 0)
+    return any(np.count_nonzero(found[part]) > max(1, SOME * (part.stop - part.start)) for part in parts)
 
 
 class Sinking:
@@ -93,7 +121,9 @@ class Sinking:
         history = self._seen[captures][:, :, units]
         with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
             slope, noise = _line(at, history[:, _SEEN_MARGIN])
-            falling = np.flatnonzero((slope < -SURE * noise) & (self._best[units] > RARE))
+            margin = history[:, _SEEN_MARGIN].mean(0) + slope * at[-1]
+            near = margin <= _WIDE * AHEAD * span * -slope  # at a glance; what is far off need not be looked at
+            falling = np.flatnonzero((slope < -SURE * noise) & near & (self._best[units] > RARE))
             if len(falling):
                 weight, bias, margin, std = history[:, :, falling].swapaxes(0, 1)
                 left = _meets_zero(at, span, np.nan_to_num(weight) + np.nan_to_num(bias), margin, std)

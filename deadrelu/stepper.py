@@ -22,7 +22,7 @@ from .schedule import Schedule
 from .sites import Site
 from .snapshots import FIRST, Snapshots
 from .tracing import Layout
-from .windows import Window
+from .windows import Slot, Window
 
 IDLE = 256
 """Forward passes of one step after which it is said that no update came; more than anyone accumulates."""
@@ -92,7 +92,7 @@ class Stepper:
                 self._meter.begin_step()
             self.observing = self._schedule.observes(self.number)
             if self.observing:
-                self.thorough = self._schedule.captures(len(self._window), self._drift.groups.present())
+                self.thorough = self._schedule.captures(len(self._window), self._drift.groups.present(), rows)
                 self._window.begin_step(self.number)
                 if self.thorough:
                     self._drift.arm(rows)
@@ -114,6 +114,22 @@ class Stepper:
         if self.thorough:
             self._drift.remember(path, module, x, out)
 
+    def row(self) -> int:
+        """Return the row of the window that largest z may be written into as they are; -1 if more is to be done.
+
+        In the first forward pass of a step that is not captured, once each site has its counts of this window.
+        """
+        plain = self.observing and not self.thorough and self.forwards == 1 and self._meter is None
+        return self._window.row() if plain else -1
+
+    def slot(self, site: Site) -> Slot | None:
+        """Return the place of a site in the window, None before it was observed."""
+        return self._window.slots.get(site.name)
+
+    def met(self, slot: Slot, samples: int) -> None:
+        """A call of a site wrote its largest z into the row of this step."""
+        self._window.met(slot, samples)
+
     def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
         """An activation is about to run on z."""
         if not self.observing:
@@ -121,10 +137,11 @@ class Stepper:
         plain = z.detach()
         slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
         self._window.observe(slot, kind, plain, plan, self._rows)
-        if self.thorough or not slot.counter.samples:  # a site may never run in a captured step
+        if self.thorough or slot.wants_counts:
             counts = engaged_count(plain, kind, plan)
             active = slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan, self._rows)
             if self.thorough:
+                slot.captured = True
                 self._drift.take(site, z, active, plan.sample_count * plan.position_count)
                 self._measure_gradient(site, z, plan)
 
@@ -148,7 +165,7 @@ class Stepper:
             if site.name in self._window.slots and self.observing:
                 self._window.distrust(self._window.slots[site.name])
         for slot in ran:
-            if self.thorough or not slot.counter.samples:
+            if self.thorough or slot.wants_counts:
                 slot.counter.end_forward()
         if self.thorough:
             self._drift.disarm()

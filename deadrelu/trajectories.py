@@ -162,9 +162,10 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     since = step - state[rows.LAST]
     first = np.isnan(since)
     since[first] = 1
-    # The own step of one update over std z: the mean since the last capture, and that of this step.
+    # The own step of one update over std z: the mean since the last capture, and that of this step. One that turns a
+    # unit is a blow to a healthy one; what is left of the rows that a sinking unit fires on may turn it any time.
     past = _over(np.abs(own / since), spread)
-    present = np.maximum(_over(np.abs(kick), spread), turn)
+    present = np.maximum(_over(np.abs(kick), spread), np.where(healthy, turn, 0.0))
     state[rows.AFTER], state[rows.NOW] = margin, step
     steps, single = state[rows.STEPS], state[rows.SINGLE]
     steps[:-1], single[:-1] = steps[1:], single[1:]

@@ -40,6 +40,8 @@ class Slot:
         seen_at: the last step of the window in which it was executed.
         samples: the samples that it saw in the forward pass that runs.
         part: how much of the batch the calls on parts of it have come through.
+        rare: no captured step of the last window met it.
+        captured: one of this window did.
     """
 
     site: Site
@@ -54,11 +56,18 @@ class Slot:
     seen_at: int = -1
     samples: int = 0
     part: int = 0
+    rare: bool = True
+    captured: bool = False
 
     @property
     def columns(self) -> int:
         """Columns of its ring: kinds that are flat on both sides also keep the largest z, which tells no firing."""
         return self.site.units if self.site.kind.positive else 2 * self.site.units
+
+    @property
+    def wants_counts(self) -> bool:
+        """A site that no captured step meets is counted in the first step of the window in which it runs."""
+        return self.rare and not self.counter.samples
 
     @property
     def units(self) -> slice:
@@ -94,6 +103,8 @@ class Window:
         self._steps: list[int] = []
         self._touched: list[Slot] = []
         self._careful = False
+        self._low = np.zeros(0)  # what a unit's reach must be above to fire
+        self._counted = False  # every site has counts of this window
         self._unsure = 0  # steps of the window in which what is NaN may have been so in part only
 
     def __len__(self) -> int:
@@ -115,6 +126,7 @@ class Window:
             room = torch.full((self._length, held.columns), -torch.inf, device=where[0], dtype=where[1])
             ring = self._rings[where] = room if ring is None else torch.cat((ring, room), 1)
             self.slots[site.name] = held
+            self._counted = False
             self.units += site.units
             for slot in self.slots.values():
                 if slot.ring == where:
@@ -126,6 +138,20 @@ class Window:
     def begin_step(self, step: int) -> None:
         """Begin to observe a step."""
         self._steps.append(step)
+
+    def row(self) -> int:
+        """Return the row of the present step, if largest z may be written into it as they are, else -1."""
+        if self._careful:
+            return -1
+        if not self._counted:
+            self._counted = not any(slot.wants_counts for slot in self.slots.values())
+        return len(self._steps) - 1 if self._counted else -1
+
+    def met(self, slot: Slot, samples: int) -> None:
+        """The largest z of a call on so many samples, the only one in this step, was written into its row."""
+        slot.seen_at = len(self._steps) - 1
+        self._touched.append(slot)
+        slot.samples = samples
 
     def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan, batch: int | None) -> None:
         """Take in the reach of one call, z detached; several calls in a step are one observation.
@@ -195,28 +221,40 @@ class Window:
     def close(self) -> Observed:
         """Return what was observed and begin a new window: the one place that waits for the device."""
         k = len(self._steps)
-        reach = np.full((k, self.units), -np.inf)
-        top = np.full((k, self.units), -np.inf)
-        samples = np.zeros((k, self.units), np.int64)
-        low = np.zeros(self.units)
-        rings = {where: ring[:k].cpu().double().numpy() for where, ring in self._rings.items()}
+        reach, top = self._host(k)
+        samples = np.empty((k, self.units), np.int64)
         for slot in self.slots.values():
-            kept = rings[slot.ring][:, slot.row : slot.row + slot.columns]
-            reach[:, slot.units] = kept[:, : slot.site.units]
-            top[:, slot.units] = kept[:, -slot.site.units :] if slot.site.units else 0.0
-            low[slot.units] = slot.low
             samples[:, slot.units] = np.array(slot.counted[:k])[:, None]
             slot.counted[:k] = [0] * k
             slot.seen_at = -1
+            slot.rare, slot.captured = not slot.captured, False
         if not self._careful or self._unsure:
             self._doubt(reach, top, samples, self._unsure if self._careful else k)
         steps = np.array(self._steps, np.int64)
         for ring in self._rings.values():
             ring.fill_(-torch.inf)
         self._steps = []
+        self._counted = False
         with np.errstate(invalid="ignore"):
-            fired = reach > low
+            fired = reach > self._low
         return Observed(steps, top, fired, samples)
+
+    def _host(self, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return reach and largest z of the first steps, (steps, units) each; one array if they are the same."""
+        if len(self._low) != self.units:
+            self._low = np.zeros(self.units)
+            for slot in self.slots.values():
+                self._low[slot.units] = slot.low
+        rings = {where: np.array(ring[:steps].cpu().numpy(), float) for where, ring in self._rings.items()}
+        if len(rings) == 1 and all(slot.site.kind.positive for slot in self.slots.values()):
+            (kept,) = rings.values()  # whose columns are the units in order
+            return kept, kept
+        reach, top = np.empty((2, steps, self.units))
+        for slot in self.slots.values():
+            kept = rings[slot.ring][:, slot.row : slot.row + slot.columns]
+            reach[:, slot.units] = kept[:, : slot.site.units]
+            top[:, slot.units] = kept[:, -slot.site.units :] if slot.site.units else 0.0
+        return reach, top
 
     def _doubt(
         self, reach: NDArray[np.float64], top: NDArray[np.float64], samples: NDArray[np.int64], sure: int

@@ -1,4 +1,7 @@
-"""When steps are captured: often at first and while the run stirs, seldom in a calm stretch, at once if rates rise."""
+"""When steps are captured: often at first and while the run stirs, seldom in a calm stretch, at once if rates rise.
+
+The last step of a window always is, so that what fell silent in it is seen silent before it is explained.
+"""
 
 from __future__ import annotations
 
@@ -17,39 +20,60 @@ def captured(schedule: Schedule, rates: list[float] | None = None) -> list[int]:
 
 def test_a_run_begins_with_five_captures_a_window() -> None:
     schedule = Schedule(every=1, length=50)
-    assert captured(schedule) == [0, 10, 20, 30, 40]
+    assert captured(schedule) == [0, 10, 20, 30, 40, 49]
     schedule.end_window(50, kick=0.0, eventful=False)
-    assert captured(schedule) == [0, 10, 20, 30, 40]
+    assert captured(schedule) == [9, 19, 29, 39, 49]
 
 
 @pytest.mark.parametrize(
     ("step", "kick", "eventful", "expected"),
     [
-        (EARLY, STIR, False, [0, 25]),
-        (EARLY - 1, STIR, False, [0, 10, 20, 30, 40]),
-        (EARLY, STIR * 1.01, False, [0, 10, 20, 30, 40]),
-        (EARLY, float("inf"), False, [0, 10, 20, 30, 40]),
-        (EARLY, 0.0, True, [0, 10, 20, 30, 40]),
+        (EARLY, STIR, False, [49]),
+        (EARLY - 1, STIR, False, [9, 19, 29, 39, 49]),
+        (EARLY, STIR * 1.01, False, [9, 19, 29, 39, 49]),
+        (EARLY, float("inf"), False, [9, 19, 29, 39, 49]),
+        (EARLY, 0.0, True, [9, 19, 29, 39, 49]),
     ],
 )
-def test_two_are_enough_in_a_calm_stretch(step: int, kick: float, eventful: bool, expected: list[int]) -> None:
+def test_one_is_enough_in_a_calm_stretch(step: int, kick: float, eventful: bool, expected: list[int]) -> None:
     schedule = Schedule(every=1, length=50)
+    captured(schedule)
     schedule.end_window(step, kick, eventful)
     assert captured(schedule) == expected
 
 
 def test_a_rate_that_rises_is_captured_at_once_in_a_calm_stretch() -> None:
     schedule = Schedule(every=1, length=50)
-    schedule.captures(49, {"0": 0.1})
+    captured(schedule)
     schedule.end_window(1000, 0.0, eventful=False)
     rates = [0.1] * 7 + [0.1 * RISE * 1.01] + [0.1] * 30 + [0.1 * RISE * 0.99] * 12
-    assert captured(schedule, rates) == [0, 7, 25]
+    assert captured(schedule, rates) == [7, 49]
 
 
 @pytest.mark.parametrize(("length", "distance"), [(10, 2), (50, 10), (1000, 10)])
 def test_captures_are_never_far_apart(length: int, distance: int) -> None:
     schedule = Schedule(every=1, length=length)
-    assert [i for i in range(length) if schedule.captures(i, {})] == list(range(0, length, distance))
+    assert [i for i in range(length) if schedule.captures(i, {})] == [*range(0, length, distance), length - 1]
+
+
+def test_what_is_left_over_of_an_epoch_is_not_captured() -> None:
+    """Every tenth batch holds 5 samples, the others 64; if all are small for long, it cannot be helped."""
+    schedule = Schedule(every=1, length=50)
+    assert [i for i in range(50) if schedule.captures(i, {}, 5 if i % 10 == 9 else 64)] == [0, 10, 20, 30, 40]
+    assert schedule.captures(0, {}, 64)
+    found = [i for i in range(1, 50) if schedule.captures(i, {}, 5)]
+    assert found[0] == 13
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("calm", [False, True])
+def test_windows_that_are_cut_short_are_captured_as_often(calm: bool) -> None:
+    """A report in the middle of a window ends it."""
+    schedule = Schedule(every=1, length=50)
+    captured(schedule)
+    schedule.end_window(10 * EARLY if calm else 0, 0.0, eventful=False)
+    found = [i for i in range(400) if schedule.captures(i % 4, {})]
+    assert found == list(range(49 if calm else 9, 400, 50 if calm else 10))
 
 
 @pytest.mark.parametrize(("every", "length", "observed"), [(1, 2, 2), (7, 50, 8), (50, 50, 1), (100, 50, 1), (1, 3, 3)])
@@ -58,7 +82,7 @@ def test_every_window_has_a_capture(every: int, length: int, observed: int) -> N
     assert schedule.room == observed
     for calm in (False, True):
         schedule.end_window(10 * EARLY if calm else 0, 0.0, eventful=False)
-        assert schedule.captures(0, {})
+        assert [schedule.captures(i, {}) for i in range(observed)][-1]
 
 
 def grids(*changes: tuple[int, float]) -> Schedule:

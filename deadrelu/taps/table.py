@@ -10,13 +10,19 @@ import torch
 from torch import nn
 
 from .. import tracing
+from ..guards import Guarded
 from ..kernels import Plan
 from ..kinds import Kind
 from ..sites import Site
 from ..tracing import Layout
+from ..windows import Slot
 
-Guard = Callable[[Callable[..., Any]], Callable[..., Any]]
+Guard = Callable[[Callable[..., Any]], Guarded]
 """Wraps a function of ours, so that what goes wrong in it never reaches the training: it returns None then."""
+
+
+_PLANS = 512
+"""Shapes of one call that are remembered."""
 
 
 class Sink(Protocol):
@@ -33,6 +39,15 @@ class Sink(Protocol):
     def begin_forward(
         self, rows: int | None, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None: ...
+
+    def row(self) -> int:
+        """Return the row of the window that largest z may be written into as they are; -1 if more is to be done."""
+
+    def slot(self, site: Site) -> Slot | None:
+        """Return the place of a site in the window, None before it was observed."""
+
+    def met(self, slot: Slot, samples: int) -> None:
+        """A call of a site wrote its largest z into that row."""
 
     def found(self, site: Site, layout: Layout, nearest: str | None, *, fed: bool) -> None: ...
 
@@ -60,6 +75,8 @@ class Tap:
         try:
             return self.plans[key]
         except KeyError:
+            if len(self.plans) >= _PLANS:
+                self.plans.clear()
             layout = tracing.refit(self.layout, tuple(shape), batch)
             plan = self.plans[key] = None if layout is None else tracing.plan(layout)
             return plan

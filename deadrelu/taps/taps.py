@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 from .. import tracing
 from ..batches import tensors_in
 from ..calls import in_backward, in_transform
-from ..guards import Release
 from ..kinds import Arguments, Kind, kind_of_function, refined
 from ..sites import Site
+from .express import Express
+from .placed import Placed
 from .scout import Scout
 from .table import Guard, Output, Place, Sink, Table
 
@@ -54,8 +54,8 @@ class Taps(TorchFunctionMode):
         self._past: dict[nn.Module, Table] = {}
         self._followed: dict[nn.Module, list[nn.Module | None]] = {}
         self._tapped: set[Place] = set()
-        self._places: list[Callable[[], Any]] = []  # each puts one hook where it belongs
-        self._hooks: list[Any] = []
+        self.placed = Placed()
+        self._express = Express(sink)
         self._guard = guard
         self._named: dict[Any, tuple[Kind, str] | None] = {}
         self._looks = guard(self._function)
@@ -86,35 +86,20 @@ class Taps(TorchFunctionMode):
     def detach(self) -> None:
         """Remove every hook; in the middle of a forward pass, when that ends."""
         self._live = False
+        self._express.stop()
         if self._pushed is not None:
             # A mode cannot be taken from the stack inside of its own call.
             self.closing = True
             return
         self._gone = True
-        for handle in self._hooks:
-            handle.remove()
-        self._hooks.clear()
-        self._places.clear()
+        self.placed.close()
         self.scout.detach()
-
-    def rest(self) -> None:
-        """Take the hooks away for a while, between two steps."""
-        for handle in self._hooks:
-            handle.remove()
-        self._hooks.clear()
-
-    def wake(self) -> None:
-        """Put the hooks back."""
-        self._hooks = [place() for place in self._places]
-
-    def _put(self, place: Callable[..., Any], hook: Callable[..., Any], **how: bool) -> None:
-        self._places.append(lambda: place(hook, **how))
-        self._hooks.append(self._places[-1]())
 
     def recover(self) -> None:
         """Forget a forward pass that never ended: an interrupt in it skips even the hooks that are always called."""
         if self._outer is not None and not in_backward():
             self._pop()
+            self._express.stop()
             self.scout.detach()
             self._outer = self._counted = None
             self._live = self._scouting = self.eager = False
@@ -124,9 +109,10 @@ class Taps(TorchFunctionMode):
     def _follow(self, module: nn.Module) -> None:
         if isinstance(module, torch.jit.ScriptModule):
             return
-        self._followed[module] = list(module._modules.values())
-        self._put(module.register_forward_pre_hook, self._guard(self._enter), prepend=True, with_kwargs=True)
-        self._put(module.register_forward_hook, Release(self), always_call=True)
+        held = self._followed[module] = list(module._modules.values())
+        entry = self._express.entry(self._guard(self._enter), held)
+        self.placed.put(module.register_forward_pre_hook, entry, prepend=True, with_kwargs=True)
+        self.placed.put(module.register_forward_hook, self._express.exit(self), always_call=True)
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
@@ -172,6 +158,8 @@ class Taps(TorchFunctionMode):
         if self._live and (self._table.functional or self._sink.thorough):
             self._stack.append(module)
             self._push(self)
+        elif self._live:
+            self._express.open(module, self._table, self._batch)
 
     def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         """Return the number of samples that the inputs hold, None if no tensor among them has a batch axis."""
@@ -193,9 +181,10 @@ class Taps(TorchFunctionMode):
         self._paths = tracing.module_paths(self._model)
         self.scout.renew(self._model)
         self._tables.clear()
+        self._express.forget()
         for module in self._paths:
             if module in self._followed:
-                self._followed[module] = list(module._modules.values())
+                self._followed[module][:] = module._modules.values()
             elif next(module.children(), None) is not None:
                 self._follow(module)
 
@@ -255,16 +244,18 @@ class Taps(TorchFunctionMode):
         if module in self._past:
             table.learn_from(self._past[module])
         self._tables[module] = self._past[module] = table
+        self._express.forget()
         by_path = {path: m for m, path in self._paths.items()}
         for place in table.taps:
             if place in self._tapped:
                 continue
             if isinstance(place, nn.Module):
                 self._tapped.add(place)
-                self._put(place.register_forward_pre_hook, self._guard(self._tap), prepend=True, with_kwargs=True)
+                hook = self._express.before(place, self._guard(self._tap))
+                self.placed.put(place.register_forward_pre_hook, hook, prepend=True, with_kwargs=True)
             elif isinstance(place, Output):
                 self._tapped.add(place)
-                self._put(place.layer.register_forward_hook, self._guard(self._made))
+                self.placed.put(place.layer.register_forward_hook, self._express.after(place, self._guard(self._made)))
             elif (target := by_path.get(place[0])) is not None and target not in self._followed:
                 self._follow(target)
 
@@ -275,8 +266,11 @@ class Taps(TorchFunctionMode):
         of these sites cannot be trusted.
         """
         suspect: list[Site] = []
+        taken = self._express.shut(beside=bool(self._met))
+        if taken is None:
+            return suspect
         for place, taps in table.taps.items():
-            met = self._met.get(place, 0)
+            met = self._met.get(place, 0) + taken.get(place, 0)
             if met == len(taps) or place in table.elastic:
                 continue
             one = len({tap.site.name for tap in taps}) == 1
@@ -373,12 +367,15 @@ class Taps(TorchFunctionMode):
         if taps is None:
             self._unknown = True
             return
-        number = self._met.get(place, 0)
+        number = self._met.get(place, 0) + self._express.spill(place)
         self._met[place] = number + 1
         if not z.numel():
             return
         tap = taps[number] if number < len(taps) else taps[0]
+        known = len(tap.plans)
         plan = tap.plan(z.shape, self._batch)
+        if len(tap.plans) != known:
+            self._express.forget()
         if plan is None:
             self._table.dynamic = True
             return

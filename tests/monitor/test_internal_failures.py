@@ -41,6 +41,13 @@ EXEMPT = (
     "__torch_function__",
     "__post_init__",
     "let_go",
+    "before.__call__",
+    "after.__call__",
+    "entry.__call__",
+    "exit.__call__",
+    "express.stop",
+    "passage.shut",
+    "placed.rest",
 )
 
 

@@ -1,0 +1,132 @@
+"""Express: which forward passes may take shortcuts, and what they met."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import nn
+
+from ..guards import Guarded, Releases
+from .shortcuts import Beat, Entry, Exit, Passage, Shortcut, ShortcutAfter, ShortcutBefore
+from .table import Place, Sink, Table, Tap
+
+_KNOWN = 64
+"""Batch sizes, times outermost modules, that are prepared at once."""
+Armed = list[tuple[Place, Shortcut, list[dict[torch.Size, Beat]]]]
+
+
+class Express:
+    """The shortcuts of a model's taps.
+
+    Attributes:
+        passage: the forward pass that runs.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.passage = Passage()
+        self._sink = sink
+        self._shortcuts: dict[Place, Shortcut] = {}
+        self._known: dict[tuple[nn.Module, int | None], Armed] = {}
+        self._armed: Armed = []
+        self._spilled = False
+
+    def before(self, place: Place, long: Guarded) -> ShortcutBefore:
+        """Return the hook of an activation module."""
+        self._shortcuts[place] = shortcut = ShortcutBefore(long, self.passage)
+        return shortcut
+
+    def after(self, place: Place, long: Guarded) -> ShortcutAfter:
+        """Return the hook of a layer."""
+        self._shortcuts[place] = shortcut = ShortcutAfter(long, self.passage)
+        return shortcut
+
+    def entry(self, long: Guarded, held: list[nn.Module | None]) -> Entry:
+        """Return the hook at the begin of a module that holds others."""
+        return Entry(long, self.passage, held)
+
+    def exit(self, taps: Releases) -> Exit:
+        """Return the hook at its end."""
+        return Exit(taps, self.passage)
+
+    def open(self, outer: nn.Module, table: Table, batch: int | None) -> None:
+        """A forward pass begins that should run as `table` says, on that many samples: take shortcuts if they fit."""
+        row = self._sink.row()
+        if row < 0 or torch._C._len_torch_function_stack():  # our arithmetic need not pass through another's mode
+            return
+        armed = self._known.get((outer, batch))
+        if armed is None:
+            armed = self._prepare(table, batch)
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[outer, batch] = armed
+        if armed is not self._armed or self._spilled:
+            for shortcut in self._shortcuts.values():
+                shortcut.beats = []
+            for _, shortcut, beats in armed:
+                shortcut.beats = beats
+            self._armed, self._spilled = armed, False
+        self.passage.open(outer, row)
+
+    def spill(self, place: Place) -> int:
+        """This place goes the long way from now on, in this pass; returns the calls that it has taken until now."""
+        shortcut = self._shortcuts.get(place)
+        if self.passage.row < 0 or shortcut is None or not shortcut.beats:
+            return 0
+        taken = shortcut.taken()
+        shortcut.beats, self._spilled = [], True  # to be armed anew for the next pass
+        for beat in taken:
+            self._sink.met(beat.slot, beat.samples)
+        count = len(taken)
+        taken.clear()
+        return count
+
+    def shut(self, *, beside: bool) -> dict[Place, int] | None:
+        """The pass ends: returns how many calls were taken at each place; `beside`: others went the long way.
+
+        None if all calls of the pass were taken, as expected.
+        """
+        if self.passage.row < 0:
+            return {}
+        fit, met = bool(self._armed) and not beside and not self._spilled, self._sink.met
+        for _, shortcut, beats in self._armed:
+            taken = shortcut.taken()
+            fit &= len(taken) == len(beats) > 0
+            for beat in taken:
+                met(beat.slot, beat.samples)
+        found = None if fit else {place: len(shortcut.taken()) for place, shortcut in self._shortcuts.items()}
+        self.passage.shut()
+        return found
+
+    def stop(self) -> None:
+        """No shortcut any more in the pass that runs."""
+        self.passage.shut()
+
+    def forget(self) -> None:
+        """What was prepared no longer holds."""
+        self._known.clear()
+        self._armed = []
+
+    def _prepare(self, table: Table, batch: int | None) -> Armed:
+        """Return what to expect at each place, nothing where only the long way will do."""
+        sites = Counter(tap.site.name for taps in table.taps.values() for tap in taps)
+        armed: Armed = []
+        for place, taps in table.taps.items():
+            shortcut = self._shortcuts.get(place)
+            if shortcut is None:
+                continue
+            calls = [self._beats(tap, batch) if sites[tap.site.name] == 1 else {} for tap in taps]
+            armed.append((place, shortcut, [] if place in table.elastic or not all(calls) else calls))
+        return armed
+
+    def _beats(self, tap: Tap, batch: int | None) -> dict[torch.Size, Beat]:
+        slot = self._sink.slot(tap.site)
+        if slot is None or not tap.kind.positive or not slot.site.kind.positive:
+            return {}
+        beats = {}
+        for (shape, rows), plan in tap.plans.items():
+            if rows != batch or plan is None or not plan.plain or 0 in shape:
+                continue
+            if batch is None or not plan.batch or plan.sample_count >= batch:  # whole, not a part of the batch
+                beats[shape] = Beat(slot, plan)
+        return beats

@@ -1,0 +1,153 @@
+"""Shortcuts: hooks that take the largest z at once, in forward passes that run as they were traced.
+
+Nearly every step of a training is like the one before it, and then all that is to be done at an activation is one
+reduction into a row that waits for it. Whatever is not as it was expected goes the long way, call by call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..guards import Guarded, Hook, Release, Releases
+from ..kernels import Plan, top
+from ..windows import Slot
+
+
+class Passage:
+    """The forward pass that runs, as far as shortcuts ask for it.
+
+    Attributes:
+        number: counts the passes.
+        row: the row of the window that largest z may be written into, -1 where there is no shortcut.
+        outer: the outermost module.
+    """
+
+    __slots__ = ("number", "outer", "row")
+
+    def __init__(self) -> None:
+        self.number, self.row = 0, -1
+        self.outer: nn.Module | None = None
+
+    def open(self, outer: nn.Module, row: int) -> None:
+        """Allow shortcuts in the forward pass that begins."""
+        self.number += 1
+        self.outer, self.row = outer, row
+
+    def shut(self) -> None:
+        """Allow none until the next pass."""
+        self.outer, self.row = None, -1
+
+
+class Beat:
+    """One call that is expected, with a z of one shape: where its largest z goes."""
+
+    __slots__ = ("dtype", "over", "plan", "samples", "slot")
+
+    def __init__(self, slot: Slot, plan: Plan) -> None:
+        self.slot, self.plan, self.samples, self.over = slot, plan, plan.sample_count, plan.over
+        # Written straight into the row where the reduction can; None: by way of another tensor.
+        self.dtype = None if plan.slender else slot.ring[1]
+
+
+class Shortcut(Hook):
+    """The hook of one place: a shortcut, or the guarded function that knows the long way.
+
+    Attributes:
+        beats: of each call that is expected, in order, what is known of it by the shape of its z.
+    """
+
+    __slots__ = ("_long", "_met", "_number", "_passage", "beats")
+
+    def __init__(self, long: Guarded, passage: Passage) -> None:
+        self._long, self._passage = long, passage
+        self.beats: list[dict[torch.Size, Beat]] = []
+        self._met: list[Beat] = []
+        self._number = -1  # of the passage that they were met in
+
+    def taken(self) -> list[Beat]:
+        """Return the calls that were met here in the present passage."""
+        return self._met if self._number == self._passage.number else []
+
+    def _take(self, z: Any) -> bool:
+        """Take the largest z, if this is the call that is expected."""
+        passage = self._passage
+        if self._number != passage.number:
+            self._number, self._met = passage.number, []
+        met = self._met
+        if len(met) >= len(self.beats) or z.__class__ is not torch.Tensor or torch._C._current_graph_task_id() != -1:
+            return False
+        beat = self.beats[len(met)].get(z.shape)
+        if beat is None:
+            return False
+        row = beat.slot.rows[passage.row]
+        if z.dtype is beat.dtype:
+            torch.amax(z.detach(), beat.over, False, out=row)
+        else:
+            row.copy_(top(z.detach(), beat.plan))
+        met.append(beat)
+        return True
+
+
+class ShortcutBefore(Shortcut):
+    """Before an activation module, whose first input is z."""
+
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Asked first: the state of a passage must not become part of compiled code.
+        if not torch.compiler.is_compiling() and self._passage.row >= 0 and args:
+            try:
+                if self._take(args[0]):
+                    return
+            except Exception as error:
+                self._long.fail(error)
+                return
+        self._long(module, args, kwargs)
+
+
+class ShortcutAfter(Shortcut):
+    """After a layer, whose output is z."""
+
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
+        if not torch.compiler.is_compiling() and self._passage.row >= 0:
+            try:
+                if self._take(out):
+                    return
+            except Exception as error:
+                self._long.fail(error)
+                return
+        self._long(module, args, out)
+
+
+class Entry(Hook):
+    """Where a module that holds others begins: inside of a passage nothing is to be done, unless it has changed."""
+
+    __slots__ = ("_held", "_long", "_passage")
+
+    def __init__(self, long: Guarded, passage: Passage, held: list[nn.Module | None]) -> None:
+        self._long, self._passage, self._held = long, passage, held
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inside = not torch.compiler.is_compiling() and self._passage.row >= 0 and module is not self._passage.outer
+        if not inside or len(self._held) != len(module._modules):
+            self._long(module, args, kwargs)
+
+
+class Exit(Release):
+    """Where it ends."""
+
+    __slots__ = ("_passage",)
+
+    def __init__(self, taps: Releases, passage: Passage) -> None:
+        super().__init__(taps)
+        self._passage = passage
+
+    def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
+        if not torch.compiler.is_compiling() and self._passage.row >= 0 and module is not self._passage.outer:
+            return
+        super().__call__(module, args, out)
