@@ -4,7 +4,8 @@
 
 Plain inference is `model.eval()`, `torch.no_grad()`, the same batches in the same order. The two alternate, and which
 comes first alternates too, so that a drift of the machine hits both; every pair gives one ratio, and the table shows
-the median and the middle half of them. An audit is timed whole: finding the sites, counting, building the report.
+the median and the middle half of them. An audit is timed whole: finding the sites, counting, building the report. It
+computes with compiled kernels where there is a compiler (DEADRELU_KERNELS=reference: without).
 
 `nn.TransformerEncoder` runs fused kernels in eval mode under no_grad. Nobody can look at an activation inside of them:
 any hook or function mode turns them off. That model is therefore compared with both, the fused and the plain path.
@@ -13,6 +14,7 @@ any hook or function mode turns them off. That model is therefore compared with 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from paired import Setting, cells, measure, setting_from
 from torch import nn
 
 import deadrelu
+from deadrelu.errors import InputError
+from deadrelu.kernels import described
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,18 @@ def unfused() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+def kernels() -> str:
+    """Wait for the kernels that an audit computes with, and return which they are."""
+    given = os.environ.setdefault("DEADRELU_KERNELS", "native")
+    try:
+        return described()
+    except InputError:
+        if given != "native":
+            raise
+        os.environ["DEADRELU_KERNELS"] = "reference"
+        return described()
+
+
 def batches_of(case: Case, setting: Setting) -> int:
     """Return the number of batches of one run."""
     return max(2, case.batches // 4) if setting.quick else case.batches
@@ -84,6 +100,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Audit against plain inference, as paired ratios.")
     setting = setting_from(parser, pairs=15, quick_pairs=5)
+    print(f"Kernels: {kernels()}\n")
     print("| model | batches | plain, ms a batch | audit, ms a batch | audit / plain | middle half |")
     print("|---|---|---|---|---|---|")
     for case in CASES:

@@ -3,20 +3,23 @@
     python benchmarks/kernel_cost.py [--quick] [--threads N] [--device cuda] [--out FILE]
 
 Looked at is z, the input of a ReLU, float32 and bfloat16, as convolutions and linear layers leave it: a small tensor
-that stays in the caches and a large one that does not. Three looks are timed:
+that stays in the caches and a large one that does not. Timed are
 
-- tap: the largest z of each unit, which Monitor takes at every step;
-- count: in how many positions of each sample each unit fires (`kernels.engaged_count`), which it takes at some steps;
-- audit: all that an audit takes of a call: that count, the largest z, and the sum of the output.
+- tap: the largest z of each unit, by torch, which Monitor takes at every step;
+- count: in how many positions each unit fires, for which samples, and its largest z (`kernels.engaged`);
+- audit: all that an audit takes of a call: these, and the sum of the output.
 
-The ReLU writes a new tensor, as in training. The copy is that of z into a tensor that exists: one read and one write of
-each element, whose rate is the bandwidth in the table. All of them alternate, and a look is compared with the ReLU and
-the copy of its own round; medians of the ratios are shown.
+Count and audit are timed twice: by the reference in plain torch, and by the kernels that the machine's compiler made
+(on the CPU, where there is one). The ReLU writes a new tensor, as in training. The copy is that of z into a tensor that
+exists: one read and one write of each element, whose rate is the bandwidth in the table. All of them alternate, and a
+look is compared with the ReLU and the copy of its own round; medians of the ratios are shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -25,14 +28,15 @@ from pathlib import Path
 import torch
 from paired import Setting, Work, middle, rounds, save, setting_from
 
-from deadrelu.counts import SiteCounter
-from deadrelu.kernels import Plan, engaged_count
+from deadrelu.errors import InputError
+from deadrelu.kernels import Plan, Sums, described, reference
+from deadrelu.kernels.choice import CHOICE
 from deadrelu.kinds import KINDS
 
 LEAST = 4e-3
 """Seconds that the repetitions of a work take at least, so that the clock tells them."""
 RELU = KINDS["relu"]
-WORKS = ("copy", "ReLU", "tap", "count", "audit")
+WORKS = ("copy", "ReLU", "tap", "count", "audit", "count, native", "audit, native")
 
 
 @dataclass(frozen=True)
@@ -84,17 +88,20 @@ class Row:
     def line(self) -> str:
         """Return the row of the table."""
         relu = 1e6 * middle(self.seconds["ReLU"])[1]
-        looks = (f"**{self.of_relu[look]:.2f}** / {self.of_copy[look]:.2f}" for look in WORKS[2:])
+        looks = (
+            f"**{self.of_relu[look]:.2f}** / {self.of_copy[look]:.2f}" if look in self.of_relu else "-"
+            for look in WORKS[2:]
+        )
         shape = " x ".join(map(str, self.shape))
         head = f"| {self.layout} | {shape} | {self.dtype} | {self.bandwidth / 1e9:.1f} | {relu:.0f} |"
         return f"{head} {' | '.join(looks)} |"
 
 
 def works_on(case: Case, z: torch.Tensor) -> Iterator[Work]:
-    """Return what is timed, in the order of WORKS."""
+    """Return what is timed, in the order of WORKS; without compiled kernels the last two are missing."""
     plan, units = case.plan, case.shape[case.unit_dim]
     place, top = torch.empty_like(z), torch.empty(units, device=z.device)
-    h, counter = z.relu(), SiteCounter(units, z.device)
+    h, sums = z.relu(), Sums(units, z.device)
 
     def tap() -> None:
         if z.dtype == top.dtype:
@@ -103,15 +110,18 @@ def works_on(case: Case, z: torch.Tensor) -> Iterator[Work]:
             top.copy_(z.amax(plan.over))
 
     def audit() -> None:
-        counter.observe(z, RELU, plan, case.shape[0])
-        counter.observe_output(h, RELU, plan)
-        counter.end_forward()
+        reference.engaged(z, RELU, plan, sums)
+        sums.magnitude.add_(reference.magnitude(h, RELU, plan))
 
     yield lambda: place.copy_(z)
     yield lambda: torch.relu(z)
     yield tap
-    yield lambda: engaged_count(z, RELU, plan)
+    yield lambda: reference.engaged(z, RELU, plan, sums)
     yield audit
+    native = CHOICE.native
+    if native is not None and native.engaged(z, RELU, plan, sums) is not None:
+        yield lambda: native.engaged(z, RELU, plan, sums)
+        yield lambda: native.engaged(z, RELU, plan, sums, rectified=True)
 
 
 def repeated(work: Work, setting: Setting) -> tuple[Work, int]:
@@ -135,12 +145,16 @@ def row(case: Case, dtype: torch.dtype, setting: Setting) -> Row:
         works, counts = zip(*(repeated(work, setting) for work in works_on(case, z)), strict=True)
         times = rounds(works, setting, setting.pairs)
     seconds = {
-        name: [taken / count for taken in column] for name, count, column in zip(WORKS, counts, times, strict=True)
+        name: [taken / count for taken in column] for name, count, column in zip(WORKS, counts, times, strict=False)
     }
 
     def against(name: str) -> dict[str, float]:
         of = seconds[name]
-        return {look: middle(a / b for a, b in zip(seconds[look], of, strict=True))[1] for look in WORKS[2:]}
+        return {
+            look: middle(a / b for a, b in zip(seconds[look], of, strict=True))[1]
+            for look in WORKS[2:]
+            if look in seconds
+        }
 
     moved = 2 * z.numel() * z.element_size()
     name = str(dtype).removeprefix("torch.")
@@ -154,8 +168,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file for all numbers, as JSON")
     setting = setting_from(parser, pairs=31, quick_pairs=5)
     print("Of each look: its time as a part of that of the **ReLU** / of that of the copy.\n")
-    print("| z | shape | dtype | copy, GB/s | ReLU, µs | tap | count | audit |")
-    print("|---|---|---|--:|--:|--:|--:|--:|")
+    os.environ.setdefault("DEADRELU_KERNELS", "native")  # waits for the compiler; fails where there is none
+    with contextlib.suppress(InputError):
+        print(f"Kernels: {described()}\n")
+    print("| z | shape | dtype | copy, GB/s | ReLU, µs | tap | count | audit | count, native | audit, native |")
+    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
     rows = []
     for case, dtype in product(CASES, (torch.float32, torch.bfloat16)):
         rows.append(row(case, dtype, setting))

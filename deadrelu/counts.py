@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .kernels import Plan, engaged_count, magnitude, maximum, square_sum
+from .kernels import Engaged, Plan, Sums, engaged, magnitude, squares, taken
 from .kinds import Kind
 
 
@@ -49,47 +49,59 @@ class SiteCounter:
     """
 
     def __init__(self, units: int, device: torch.device) -> None:
-        wide = torch.float64 if device.type != "mps" else torch.float32
-        with torch.inference_mode(False):  # a model may be in it for a part of its forward pass only
-            zeros = torch.zeros(6, units, dtype=wide, device=device)
+        self._sums = Sums(units, device)
         self.samples = 0
         self.positions = 0
         self.calls = 0
-        self._active, self._active_samples, self._magnitude, self._grad_square, self._grad_max, self._max_z = zeros
-        self._max_z.fill_(torch.nan)
         self._grad_positions = 0
         self._output_positions = 0
         self._fired: torch.Tensor | None = None
-        self._alone: tuple[torch.Tensor, torch.Tensor] | None = None  # the only call so far: counts, and their sums
+        self._alone: Engaged | None = None  # the only call so far: which samples fired need not be known yet
         self._row = 0  # where the samples of the next call on a part of the batch begin
 
-    def observe(self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None) -> None:
-        """Count one call: z, before any in-place overwrite, in a forward pass of `batch` samples."""
-        counts = engaged_count(z, kind, plan)
-        self.add(counts, maximum(z, plan), plan, batch)
+    def observe(
+        self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None, *, output: bool = False
+    ) -> bool:
+        """Count one call: z, before any in-place overwrite, in a forward pass of `batch` samples.
+
+        Output: what a rectifier makes of z may be counted along; True if it was, and must not be counted again.
+        """
+        seen = engaged(z, kind, plan, self._sums, rectified=output and kind.rectifier)
+        if seen.rectified:
+            self._output_positions += plan.sample_count * plan.position_count
+        self._take(seen, plan, batch)
+        return seen.rectified
+
+    def counted(self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None) -> torch.Tensor:
+        """Count one call, as `observe` does; return its engaged positions, (units,)."""
+        before = self._sums.count.clone()
+        self.observe(z, kind, plan, batch)
+        return self._sums.count - before
 
     def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan, batch: int | None = None) -> torch.Tensor:
-        """Add one call whose engaged positions (samples, units) and maxima (units,) are known; return their sums.
+        """Add one call whose engaged positions (samples, units) and maxima (units,) are known; return their sums."""
+        total = taken(counts, top, plan, self._sums)
+        self._take(Engaged(counts, len(counts)), plan, batch)
+        return total
+
+    def _take(self, seen: Engaged, plan: Plan, batch: int | None) -> None:
+        """Note which samples a call has fired for, once its sums were added.
 
         A call on fewer samples than the batch is about those that follow the call before it, and once the batch is full
         about its first ones again: exact where every part of a batch comes once before any comes twice. Where one part
         has all of its calls before the next has any, samples are paired as if it were not so; what never fired is
         silent in either case.
         """
-        pairs = plan.sample_count * plan.position_count
-        total = counts.sum(0) if pairs < 1 << 24 else counts.sum(0, dtype=self._active.dtype)  # exact in float32
-        self._active += total
-        torch.fmax(self._max_z, top, out=self._max_z)
-        self.positions += pairs
+        self.positions += plan.sample_count * plan.position_count
         self.calls += 1
-        samples = len(counts)
-        whole = batch is None or samples >= batch
+        samples = seen.sample_count
+        whole = batch is None or samples >= batch or not plan.batch
+        if self._alone is None and self._fired is None and whole:
+            self._alone = seen
+            return
         if self._alone is not None:
-            self._fired, self._alone = self._alone[0] > 0, None
-        elif self._fired is None and plan.batch and whole and plan.position_count == 1:
-            self._alone = counts, total  # each pair is a sample
-            return total
-        fired = counts > 0
+            self._fired, self._alone = self._withdrawn(self._alone), None
+        fired = self._withdrawn(seen)
         if not plan.batch:  # it lost the batch axis: it fired for some sample
             self._merge(0, fired)
         elif whole:
@@ -99,7 +111,12 @@ class SiteCounter:
             start = self._row if batch is None or self._row + samples <= batch else 0
             self._merge(start, fired)
             self._row = start + samples
-        return total
+
+    def _withdrawn(self, seen: Engaged) -> torch.Tensor:
+        """Return which samples fired in a call, bool (samples, units), and count them no longer by themselves."""
+        fired = seen.fired
+        self._sums.samples.sub_(fired.sum(0))
+        return fired
 
     def _merge(self, start: int, fired: torch.Tensor) -> None:
         """Add which of the samples from `start` on fired, (samples, units)."""
@@ -118,43 +135,36 @@ class SiteCounter:
 
     def observe_output(self, h: torch.Tensor, kind: Kind, plan: Plan) -> None:
         """Add the output of one call."""
-        self._magnitude += magnitude(h, kind, plan)
+        magnitude(h, kind, plan, self._sums)
         self._output_positions += plan.sample_count * plan.position_count
 
     def observe_gradient(self, g: torch.Tensor, plan: Plan, *, quick: bool = False) -> None:
-        """Add dL/dz of one call; see `square_sum` for `quick`."""
-        self._grad_square += square_sum(g, plan, quick=quick)
-        torch.fmax(self._grad_max, maximum(g.detach().abs(), plan), out=self._grad_max)
+        """Add dL/dz of one call; see `kernels.squares` for `quick`."""
+        squares(g, plan, self._sums, quick=quick)
         self._grad_positions += plan.sample_count * plan.position_count
 
     def end_forward(self) -> None:
         """Close a forward pass: a sample that fired in any of its calls fired once."""
         if self._alone is not None:
-            self._active_samples += self._alone[1]
-            self.samples += len(self._alone[0])
+            self.samples += self._alone.sample_count
+            self._alone = None
         elif self._fired is not None:
-            self._active_samples += self._fired.sum(0)
+            self._sums.samples.add_(self._fired.sum(0))
             self.samples += len(self._fired)
         self.drop_forward()
 
     def drop_forward(self) -> None:
         """Forget which samples fired in a forward pass that did not end."""
+        if self._alone is not None:
+            self._withdrawn(self._alone)
         self._fired = self._alone = None
         self._row = 0
 
     def host(self) -> UnitCounts:
         """Return the counts on the host: the one place that waits for the device."""
-        values = torch.stack(
-            [
-                self._active,
-                self._active_samples,
-                self._max_z,
-                self._magnitude,
-                self._grad_square,
-                self._grad_max,
-            ]
-        )
-        active, samples, top, size, square, grad_max = values.cpu().double().numpy()
+        active, samples, top, size, square, grad_max = self._sums.rows.cpu().double().numpy().copy()
+        if self._alone is not None:  # of a forward pass that is under way
+            samples = samples - self._alone.fired.sum(0).cpu().numpy()
         seen = self._grad_positions > 0
         return UnitCounts(
             samples=self.samples,

@@ -325,8 +325,8 @@ class Watcher(TorchFunctionMode):
         if in_backward() or not seen.z.numel():
             return None
         self._calls[seen.site.name] = self._calls.get(seen.site.name, 0) + 1
-        counter.observe(seen.z, seen.kind, seen.plan, self._tracer.batch)
-        return counter
+        done = counter.observe(seen.z, seen.kind, seen.plan, self._tracer.batch, output=True)
+        return None if done else counter
 
     def _site(
         self, z: torch.Tensor, kind: Kind, function: str, trace: Trace, units: int, unit_dim: int | None

@@ -43,6 +43,7 @@ class Kind:
         refine: what the arguments of one call make of the kind; None says that the call is no activation at all.
         gate: picks the pre-activation out of the first argument (GLU scores its gate).
         nonnegative: the output is never under 0, so that the sum of |h| is the sum of h.
+        rectifier: the output is max(z, 0).
     """
 
     name: str
@@ -53,6 +54,7 @@ class Kind:
     refine: Callable[[Kind, Arguments], Kind | None] | None = None
     gate: Callable[[torch.Tensor, Arguments], torch.Tensor] | None = None
     nonnegative: bool = False
+    rectifier: bool = False
 
     @property
     def can_die(self) -> bool:
@@ -123,7 +125,9 @@ def _clamp(kind: Kind, call: Arguments) -> Kind | None:
         return None
     if high is None:
         return kind
-    return replace(kind, intervals=((0.0, float(high)),)) if isinstance(high, (int, float)) and high > 0 else None
+    if not isinstance(high, (int, float)) or high <= 0:
+        return None
+    return replace(kind, intervals=((0.0, float(high)),), rectifier=False)
 
 
 def _clamp_min(kind: Kind, call: Arguments) -> Kind | None:
@@ -188,13 +192,14 @@ _SILU = ((-8.985061564075298, -1.2830699358236028), (-1.2738875341616946, INF))
 _MISH = ((-8.985213726841021, -1.1961880798277136), (-1.1886958743988068, INF))
 
 _BUILT_IN = (
-    Kind("relu", functions=("relu",), nonnegative=True),
+    Kind("relu", functions=("relu",), nonnegative=True, rectifier=True),
     Kind("relu6", intervals=((0.0, 6.0),), functions=("relu6",), nonnegative=True),
     Kind("hardtanh", intervals=((-1.0, 1.0),), functions=("hardtanh",), refine=_hardtanh),
     Kind("threshold", functions=("threshold",), refine=_threshold),
-    Kind("clamp", functions=("clamp", "clip"), refine=_clamp, nonnegative=True),
-    Kind("clamp_min", functions=("clamp_min",), refine=_clamp_min, nonnegative=True),
-    Kind("maximum", nonnegative=True),  # maximum(x, 0): told from other maxima by what is known of the second operand
+    Kind("clamp", functions=("clamp", "clip"), refine=_clamp, nonnegative=True, rectifier=True),
+    Kind("clamp_min", functions=("clamp_min",), refine=_clamp_min, nonnegative=True, rectifier=True),
+    # maximum(x, 0): told from other maxima by what is known of the second operand
+    Kind("maximum", nonnegative=True, rectifier=True),
     Kind("maxout"),  # engaged where the piece wins
     Kind("hardswish", intervals=((-3.0, INF),), functions=("hardswish",)),
     Kind("hardsigmoid", intervals=((-3.0, 3.0),), functions=("hardsigmoid",)),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from layouts import indices, layouts
 from numpy.typing import NDArray
 
-from deadrelu.kernels import Plan, engaged_count, magnitude, maximum, reference, square_sum
+from deadrelu.kernels import Plan, reference
+from deadrelu.kernels.reference import engaged_count, magnitude, maximum, square_sum
 from deadrelu.kinds import KINDS, Kind
 from deadrelu.tracing.layout import BATCH, UNIT, Layout, batch, plan, position, unit
 

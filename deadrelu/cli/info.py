@@ -1,4 +1,4 @@
-"""`deadrelu info`: versions, devices, what is installed."""
+"""`deadrelu info`: versions, devices, kernels in use, what is installed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ _OPTIONAL = {
 
 
 def info() -> None:
-    """Show versions, devices and what is installed."""
+    """Show versions, devices, kernels in use, and what is installed."""
     lines = {
         "deadrelu": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
         "torch": _torch(),
         "devices": _devices(),
+        "kernels": _kernels(),
     }
     lines.update({name: _version(name) or "not installed, and needed: pip install deadrelu" for name in _NEEDED})
     lines.update({name: _version(name) or f"not installed; for {use}" for name, use in _OPTIONAL.items()})
@@ -57,3 +58,11 @@ def _devices() -> str:
     if torch.backends.mps.is_available():
         names.append("mps")
     return ", ".join(names)
+
+
+def _kernels() -> str:
+    try:
+        from ..kernels import described
+    except (ImportError, OSError):
+        return "unknown without torch"
+    return described()

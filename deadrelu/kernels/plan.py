@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 
@@ -27,6 +28,7 @@ class Plan:
         unit_count: number of units.
         sample_count: number of samples.
         position_count: positions of one sample.
+        memo: what a kernel has worked out for this plan, once.
     """
 
     expand: tuple[int, ...] | None
@@ -40,6 +42,7 @@ class Plan:
     unit_count: int = field(init=False)
     sample_count: int = field(init=False)
     position_count: int = field(init=False)
+    memo: dict[Any, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # asked for at every call of every activation: computed once

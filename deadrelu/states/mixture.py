@@ -192,10 +192,11 @@ class _Keeper(SiteCounter):
         super().__init__(units, torch.device("cpu"))
         self.kept: list[Tensor] = []
 
-    def observe(self, z: Tensor, kind: Kind, plan: Plan, batch: int | None = None) -> None:
+    def observe(self, z: Tensor, kind: Kind, plan: Plan, batch: int | None = None, *, output: bool = False) -> bool:
         """Keep one call as (rows x positions, units)."""
         rows = plan.view(z.detach()).permute(*plan.batch, *plan.positions, *plan.units)
         self.kept.append(rows.reshape(-1, plan.unit_count).double().cpu())
+        return False
 
     def observe_output(self, h: Tensor, kind: Kind, plan: Plan) -> None:
         """The output is of no interest."""

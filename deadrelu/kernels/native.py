@@ -1,0 +1,157 @@
+"""Native kernels: all numbers in one read of the tensor, by C code that this machine's compiler has made.
+
+What they cannot read, they decline, and the reference does it: other devices and dtypes, tensors that are no memory
+(fake, functorch's, sparse), and axes of one role that no single stride enumerates.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from itertools import pairwise
+
+import torch
+
+from ..kinds import Kind
+from .looks import Engaged, Sums
+from .plan import Plan
+
+_CELLS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_TOP, _POSITIVE, _RECTIFIED, _INTERVALS, _MAGNITUDE, _SQUARES = range(6)
+_CPU = torch.device("cpu")
+_ALONE = 1 << 20
+"""Elements up to which one thread is as fast as several."""
+_LONGEST = 1 << 31
+"""Elements of one unit that the native counters hold."""
+
+
+class Look(ctypes.Structure):
+    """What is asked of which tensor, as native.c spells it."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("cell", "op", "samples", "units", "positions")),
+        *((name, ctypes.c_int64) for name in ("sample_step", "unit_step", "position_step")),
+        ("low", ctypes.c_double * 2),
+        ("high", ctypes.c_double * 2),
+    )
+
+
+class Native:
+    """The kernels of one compiled library. Each method returns None or False where it cannot read the tensor."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._add = library.deadrelu_add
+        self._add.argtypes = (*[ctypes.c_void_p] * 4, ctypes.c_int)
+
+    def engaged(
+        self, z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums, *, rectified: bool = False
+    ) -> Engaged | None:
+        """See `kernels.engaged`."""
+        op = (_RECTIFIED if rectified else _POSITIVE) if kind.positive else _INTERVALS
+        look = _found(op, z, plan, kind.intervals)
+        if look is None:
+            return None
+        marks = torch.empty(((plan.sample_count + 7) // 8, plan.unit_count), dtype=torch.uint8, device=_CPU)
+        done = self._run(look, z, sums, marks.data_ptr())
+        return Engaged(marks, plan.sample_count, op == _RECTIFIED) if done else None
+
+    def maximum(self, z: torch.Tensor, plan: Plan) -> torch.Tensor | None:
+        """See `kernels.maximum`."""
+        look = _found(_TOP, z, plan)
+        if look is None:
+            return None
+        sums = Sums(plan.unit_count, z.device)
+        return sums.top if self._run(look, z, sums) else None
+
+    def magnitude(self, h: torch.Tensor, plan: Plan, sums: Sums) -> bool:
+        """See `kernels.magnitude`."""
+        look = _found(_MAGNITUDE, h, plan)
+        return look is not None and self._run(look, h, sums)
+
+    def squares(self, g: torch.Tensor, plan: Plan, sums: Sums) -> bool:
+        """See `kernels.squares`."""
+        look = _found(_SQUARES, g, plan)
+        return look is not None and self._run(look, g, sums)
+
+    def _run(self, look: Look, tensor: torch.Tensor, sums: Sums, marks: int | None = None) -> bool:
+        threads = 1 if tensor.numel() <= _ALONE else torch.get_num_threads()
+        data, rows = tensor.data_ptr(), sums.rows
+        if not data or type(rows) is not torch.Tensor or not rows.is_cpu:  # its storage was given back; no memory
+            return False
+        return not self._add(ctypes.addressof(look), data, rows.data_ptr(), marks, threads)
+
+
+def _found(op: int, tensor: torch.Tensor, plan: Plan, intervals: tuple[tuple[float, float], ...] = ()) -> Look | None:
+    """Return how to look at a tensor, worked out once for each shape, dtype and strides; None if it cannot be done."""
+    if not _is_memory(tensor):
+        return None
+    key = (op, intervals, tensor.dtype, tensor.shape, tensor.stride())
+    try:
+        return plan.memo[key]  # type: ignore[no-any-return]
+    except KeyError:
+        look = plan.memo[key] = _look(op, tensor, plan, intervals)
+        return look
+
+
+def _is_memory(tensor: torch.Tensor) -> bool:
+    """True if the elements of a tensor lie at its address as they are."""
+    return (
+        (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.dtype in _CELLS
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not (tensor.is_neg() or tensor.is_nested or tensor._is_zerotensor() or torch.compiler.is_compiling())
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def _look(op: int, tensor: torch.Tensor, plan: Plan, intervals: tuple[tuple[float, float], ...]) -> Look | None:
+    """Return how to look at tensors like this one; None if it cannot be done."""
+    shape = tuple(tensor.shape)
+    if plan.expand is not None:
+        try:
+            tensor = tensor.detach().view(plan.expand)
+        except RuntimeError:  # a copy would be needed
+            return None
+    if tuple(tensor.shape) != plan.shape or not tensor.numel() or len(intervals) > 2 or math.prod(shape) >= _LONGEST:
+        return None
+    strides = tensor.stride()
+    steps = [
+        _step([(plan.shape[i], strides[i]) for i in axes], ordered=axes is not plan.positions)
+        for axes in (plan.batch, plan.units, plan.positions)
+    ]
+    bounds = _bounds(intervals, tensor.dtype, op)
+    if None in steps or bounds is None:
+        return None
+    return Look(_CELLS[tensor.dtype], op, plan.sample_count, plan.unit_count, plan.position_count, *steps, *bounds)
+
+
+def _step(axes: list[tuple[int, int]], *, ordered: bool) -> int | None:
+    """Return the stride with which one index runs through all of these (size, stride), outermost first; or None."""
+    axes = [(size, stride) for size, stride in axes if size != 1]
+    if not ordered:
+        axes.sort(key=lambda axis: -axis[1])
+    for (_, outer), (size, inner) in pairwise(axes):
+        if outer != size * inner:
+            return None
+    return axes[-1][1] if axes else 0
+
+
+def _bounds(
+    intervals: tuple[tuple[float, float], ...], dtype: torch.dtype, op: int
+) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Return the lower and the upper ends as native.c wants them: NaN is no end, and an interval above inf is none."""
+    ends = []
+    for low, high in intervals:
+        # torch compares in the dtype of the tensor
+        rounded = torch.tensor((low, high), dtype=torch.float64, device="cpu").to(dtype).tolist()
+        if any(math.isinf(end) and not math.isinf(given) for end, given in zip(rounded, (low, high), strict=True)):
+            return None
+        low, high = rounded
+        if op == _INTERVALS and low == -math.inf and high != math.inf:
+            low = math.nan
+        ends.append((low, math.nan if high == math.inf else high))
+    ends += [(math.inf, math.nan)] * (2 - len(ends))
+    return (ends[0][0], ends[1][0]), (ends[0][1], ends[1][1])
