@@ -1,6 +1,7 @@
 """A training step under Monitor against the same step without it, as paired ratios (DESIGN 9).
 
     python benchmarks/monitor_overhead.py [--quick] [--threads N] [--device cuda] [--processor-time] [--max-overhead X]
+        [--compiled]
 
 A step is forward, loss, backward and `optimizer.step()`. Two copies of a model train on the same data, one of them
 under a Monitor with its defaults; they alternate in blocks of one window of 50 steps, so that each block of the watched
@@ -62,7 +63,7 @@ def block(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y
     return work
 
 
-def row(case: Case, setting: Setting, bound: float | None) -> str:
+def row(case: Case, setting: Setting, bound: float | None, compiled: bool) -> str:
     """Measure one case and return its row of the table."""
     torch.manual_seed(0)
     model = case.build().to(setting.device).train()
@@ -71,13 +72,17 @@ def row(case: Case, setting: Setting, bound: float | None) -> str:
     y = torch.randint(10, (batch,), device=setting.device)
     watched = copy.deepcopy(model)
     optimizers = [torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9) for net in (model, watched)]
-    works = [block(net, optimizer, x, y) for net, optimizer in zip((model, watched), optimizers, strict=True)]
+    nets = [torch.compile(net) if compiled else net for net in (model, watched)]
+    works = [block(net, optimizer, x, y) for net, optimizer in zip(nets, optimizers, strict=True)]
     plain, seen = works
-    with deadrelu.Monitor(watched, optimizers[1], window=WINDOW, strict=True, max_overhead=bound) as monitor:
+    torch.compiler.reset()  # models of one class share their code, and one of them is watched
+    with deadrelu.Monitor(nets[1], optimizers[1], window=WINDOW, strict=True, max_overhead=bound) as monitor:
+        if compiled:
+            seen()
         plain()
         early = measure(plain, seen, replace(setting, pairs=EARLY))
         times = measure(plain, seen, setting)
-        aim = case.aim if bound is None else 1 + bound
+        aim = 1.03 if compiled else case.aim if bound is None else 1 + bound
         coarse = "" if bound is None else f" {monitor.resolution} |"
     first = sum(early[1]) / sum(early[0])
     return f"| {case.name} | {batch} | {cells(times, WINDOW)} | {first:.2f} | {aim:.2f} |{coarse}"
@@ -88,15 +93,17 @@ def main() -> None:
     logging.getLogger("deadrelu").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description="A training step under Monitor against one without, as paired ratios.")
     parser.add_argument("--max-overhead", type=float, help="the bound to keep; none without it")
+    parser.add_argument("--compiled", action="store_true", help="both copies under torch.compile")
     setting = setting_from(parser, pairs=21, quick_pairs=7)
-    bound = parser.parse_args().max_overhead
+    options = parser.parse_args()
+    bound = options.max_overhead
     head = "step | batch | plain, ms | watched, ms | watched / plain | middle half | first 500 steps | to reach".split(
         " | "
     )
     head += [] if bound is None else ["one step observed in"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for case in CASES:
-        print(row(case, setting, bound), flush=True)
+        print(row(case, setting, bound, options.compiled), flush=True)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,14 @@ def gradient_hook(counter: SiteCounter, plan: Plan) -> Callable[[torch.Tensor], 
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
 
 
+_callback: Callable[[], Any] = getattr(torch._C._dynamo.eval_frame, "get_eval_frame_callback", lambda: None)
+
+
+def in_compiled() -> bool:
+    """True in what compiled code calls, also where that is not compiled itself."""
+    return _callback() not in (None, False)
+
+
 def in_backward() -> bool:
     """True inside of a backward pass, where checkpointed blocks run again."""
     return bool(torch._C._current_graph_task_id() != -1)

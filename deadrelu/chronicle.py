@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .captures import Captures
 from .coroner import Coroner
-from .counts import SiteCounter, UnitCounts
+from .counts import UnitCounts
 from .deaths import Death, Event
 from .drift import Drift
 from .edits import Edits
@@ -206,7 +206,7 @@ class Chronicle:
             self.counts[name] = self._counted[name] = counts
             fed, seen = self._fed.get(name, (0, 0))
             self._fed[name] = (fed + counts.active_samples, seen + counts.samples)
-            slot.counter = SiteCounter(slot.site.units, slot.ring[0])
+            slot.counter.clear()
 
     def _known_rates(self) -> Array:
         rates = np.full(self._window.units, np.nan)

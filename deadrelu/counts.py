@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .kernels import Engaged, Plan, Sums, engaged, magnitude, squares, taken
+from .kernels import Engaged, Plan, Sums, engaged, magnitude, squares
 from .kinds import Kind
 
 
@@ -50,6 +50,14 @@ class SiteCounter:
 
     def __init__(self, units: int, device: torch.device) -> None:
         self._sums = Sums(units, device)
+        self._begin()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._sums.clear()
+        self._begin()
+
+    def _begin(self) -> None:
         self.samples = 0
         self.positions = 0
         self.calls = 0
@@ -77,12 +85,6 @@ class SiteCounter:
         before = self._sums.count.clone()
         self.observe(z, kind, plan, batch)
         return self._sums.count - before
-
-    def add(self, counts: torch.Tensor, top: torch.Tensor, plan: Plan, batch: int | None = None) -> torch.Tensor:
-        """Add one call whose engaged positions (samples, units) and maxima (units,) are known; return their sums."""
-        total = taken(counts, top, plan, self._sums)
-        self._take(Engaged(counts, len(counts)), plan, batch)
-        return total
 
     def _take(self, seen: Engaged, plan: Plan, batch: int | None) -> None:
         """Note which samples a call has fired for, once its sums were added.

@@ -13,17 +13,10 @@ from .meter import Meter
 
 
 class Watched(Protocol):
-    """Who owns guarded functions: asked whether it still watches, and told of what went wrong.
-
-    Attributes:
-        eager: a forward pass runs that was not entered by compiled code.
-    """
+    """Who owns guarded functions: asked whether it still watches, and told of what went wrong."""
 
     attached: bool
     strict: bool
-
-    @property
-    def eager(self) -> bool: ...
 
     def detach(self) -> None: ...
 
@@ -32,8 +25,6 @@ class Watched(Protocol):
 
 class Releases(Protocol):
     """Who is told that a module ends."""
-
-    eager: bool
 
     def release(self, module: nn.Module, args: Any, out: Any) -> None: ...
 
@@ -59,8 +50,7 @@ class Guarded(Hook):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         owner = self._owner
-        # Code that is compiled inside of a forward pass that is not would be traced with our hooks in it.
-        if not owner.attached or (torch.compiler.is_compiling() and owner.eager):
+        if not owner.attached or torch.compiler.is_compiling():  # compiled code has hooks of its own
             return None
         try:
             return self._function(*args, **kwargs)
@@ -99,7 +89,7 @@ class Release(Hook):
         self._taps = taps
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if not (torch.compiler.is_compiling() and self._taps.eager):
+        if not torch.compiler.is_compiling():
             self._taps.release(module, args, out)
 
 

@@ -68,7 +68,6 @@ class Watcher(TorchFunctionMode):
         self.inputs = ProducerInputs()
         self.counters: dict[str, SiteCounter] = {}
         self.unsupported: dict[str, str] = {}
-        self.eager = True
         self._gradients = gradients
         self._paths = tracing.module_paths(model)
         self._called: set[nn.Module] = set()
@@ -153,6 +152,10 @@ class Watcher(TorchFunctionMode):
         """Paths of the activation modules that no forward pass reached."""
         return [p for m, p in self._paths.items() if m not in self._called and is_activation_module(m)]
 
+    def _blind(self) -> bool:
+        """True while what runs is not the model as it was written."""
+        return False
+
     def _forget(self) -> None:
         for handle in self._handles:
             handle.remove()
@@ -195,7 +198,7 @@ class Watcher(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling() and self.eager:  # a part of the model that is compiled cannot be seen into
+        if torch.compiler.is_compiling() or self._blind():  # a part that is compiled cannot be seen into
             return func(*args, **kwargs)
         name = tracing.canonical_name(func)
         if tracing.is_blind(name):

@@ -73,6 +73,8 @@ class Monitor:
         batch_dim: the dimension of the inputs that holds the samples.
         snapshot_memory: bytes for the parameters before and after some updates, and their inputs, which `safe_lr` is
             found on: updates are done again at lower rates, on a copy of the model. 0: none are kept.
+        example: a batch as the model is called with, a tensor, or a tuple or dict of inputs: its sites are then found
+            at once. Only of use for a model that is compiled after this, whose code is else compiled once more.
 
     Raises:
         ModelError: the model is no module, or is TorchScript.
@@ -97,6 +99,7 @@ class Monitor:
         exclude: Patterns = None,
         batch_dim: int = 0,
         snapshot_memory: int = 64 * 2**20,
+        example: Any = None,
     ) -> None:
         if not _observable(model):
             raise ModelError(f"model is a {type(model).__name__}; expected a torch.nn.Module that runs in Python")
@@ -128,9 +131,10 @@ class Monitor:
             guard=self._guarded,
             full=self._look,
             idle=self._nothing_updated,
+            unseen=self._nothing_seen,
             meter=self._meter,
-            rest=None if self._meter is None else lambda: self._taps.placed.rest(),
-            wake=None if self._meter is None else lambda: self._taps.placed.wake(),
+            rest=None if self._meter is None else lambda: self._taps.rest(),
+            wake=None if self._meter is None else lambda: self._taps.wake(),
         )
         self._taps = Taps(inner, self._stepper, self._guarded, batch_dim=batch_dim, count_eval=count_eval, **patterns)
         self._window, self._drift = held, drift
@@ -138,14 +142,12 @@ class Monitor:
         self._replays = Replays(inner, self._snapshots, batch_dim=batch_dim, **patterns)
         self._hooks = [o.register_step_post_hook(self._guarded(self._after_update)) for o in optimizers]
         self._hooks += [o.register_step_pre_hook(self._guarded(self._before_update)) for o in optimizers]
-        self._taps.attach()
+        self._taps.attach(model)
+        if example is not None:
+            args, kwargs = _called_with(example)
+            self._guarded(self._taps.compiled.trace)(inner, args, kwargs)
 
     # -- what a user asks ----------------------------------------------------------------------------------------
-
-    @property
-    def eager(self) -> bool:
-        """True while a forward pass runs that was not entered by compiled code."""
-        return self._taps.eager
 
     @property
     def steps(self) -> int:
@@ -181,7 +183,8 @@ class Monitor:
         """Return what was found so far, as a `Report` in mode `training`."""
         self._look_now()
         slots = list(self._window.slots.values())
-        chronicle, scout = self._chronicle, self._taps.scout
+        chronicle, scout, parts = self._chronicle, self._taps.scout, self._taps.parts
+        inner = tuple(f"{path}." for path in parts)
         sites = tuple(
             training_report(
                 slot.site,
@@ -191,7 +194,7 @@ class Monitor:
                 quiet=chronicle.quiet[slot.units],
             )
             for slot in slots
-            if slot.site.name in chronicle.counts
+            if slot.site.name in chronicle.counts and slot.site.name not in self._taps.compiled.unseen
         )
         return Report(
             mode="training",
@@ -200,8 +203,8 @@ class Monitor:
             sites=sites,
             coverage=Coverage(
                 sites=len(sites),
-                uncalled=tuple(scout.uncalled) if sites else (),
-                unsupported=tuple(scout.unsupported.items()),
+                uncalled=tuple(p for p in scout.uncalled if not p.startswith(inner)) if sites else (),
+                unsupported=tuple({**scout.unsupported, **parts, **self._taps.compiled.unseen}.items()),
                 merged=tuple((s.site.name, s.site.calls) for s in slots if s.site.calls > 1),
                 batch_lost=tuple(s.site.name for s in slots if s.site.batch_lost),
             ),
@@ -252,6 +255,7 @@ class Monitor:
     # -- steps and windows ---------------------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._taps.compiled.collect()
         self._stepper.before_update()
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -264,23 +268,33 @@ class Monitor:
 
     def _updated(self) -> None:
         self._taps.recover()
+        self._taps.compiled.collect()
         if not (self._stepper.open or self._stepper.resting):
             self._nothing_seen()
 
     def _nothing_seen(self) -> None:
         if not self._warned:
             self._warned = True
+            if self._taps.compiled.unhooked:
+                self._warn(
+                    "nothing is seen of the model: it, or another of its class, was compiled before the monitor was "
+                    "there, and that code is used again; construct the monitor before a compiled model is first "
+                    "called, or call torch.compiler.reset() after constructing it"
+                )
+                return
             self._warn(
                 "an update came without a forward pass that counts; expected one in training mode with gradients: "
                 "pass the model that is called, and construct the monitor before a compiled model is first called"
             )
 
-    def _nothing_updated(self) -> None:
+    def _nothing_updated(self, *, several: bool = True) -> None:
         if not self._warned:
             self._warned = True
+            many = f"{IDLE} forward passes" if several else "forward passes"
             self._warn(
-                f"{IDLE} forward passes came without an update; expected one in each step: pass the optimizer that is "
-                "stepped, Monitor(model, optimizer), or call monitor.step() after each update"
+                f"{many} came without an update; expected one in each step: pass the optimizer that is stepped, "
+                "Monitor(model, optimizer), or call monitor.step() after each update (the hooks of an optimizer whose "
+                "step is compiled do not run)"
             )
 
     def _look(self) -> None:
@@ -327,6 +341,8 @@ class Monitor:
         if self._stepper.updated:
             self._stepper.end_step()
         self._stop_when = None
+        if not self.steps and self._taps.compiled.state.passed >= 0:
+            self._nothing_updated(several=False)
         self._look()
         self._recording.end(self.report)
 
@@ -371,3 +387,9 @@ def _listed(optimizer: Optimizer | Iterable[Optimizer] | None) -> list[Optimizer
     if optimizer is None:
         return []
     return list(optimizer) if isinstance(optimizer, Iterable) else [optimizer]
+
+
+def _called_with(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, dict):
+        return (), example
+    return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}

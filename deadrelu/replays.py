@@ -24,6 +24,7 @@ from .feeders import Own
 from .guards import Hook
 from .hooks import Watcher
 from .snapshots import Batch, Snapshots, Update
+from .untouched import eager
 
 Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
@@ -133,6 +134,7 @@ class Replay:
         with ExitStack() as stack:
             stack.enter_context(own_randomness(self._devices))
             stack.enter_context(torch.no_grad())
+            stack.enter_context(eager())
             for device, dtype in batch.autocast.items():
                 stack.enter_context(torch.autocast(device, dtype))
             stack.enter_context(watcher.attached())
@@ -262,6 +264,7 @@ def copied(model: nn.Module) -> nn.Module:
         state = {name: _shallow(value) for name, value in vars(held).items()}
         state["_parameters"] = {name: tensor(p) for name, p in held._parameters.items()}
         state["_buffers"] = {name: tensor(b) for name, b in held._buffers.items()}
+        state["_compiled_call_impl"] = None  # which is bound to the model
         for name in (*_HOOKS, *_BESIDE):
             state[name] = type(getattr(held, name))()
         vars(clone).update(state)

@@ -139,7 +139,7 @@ class Snapshots:
             assert self._inputs is not None
             module, args, kwargs = self._inputs
             autocast = {d: torch.get_autocast_dtype(d) for d in ("cpu", "cuda") if torch.is_autocast_enabled(d)}
-            self._batch = Batch(self._paths.get(module, ""), _copied(args), _copied(kwargs), autocast)
+            self._batch = Batch(self._paths.get(module, ""), copied(args), copied(kwargs), autocast)
         return self._batch
 
     def before_update(self, step: int, rates: Mapping[Key, float], captured: bool) -> None:
@@ -217,14 +217,14 @@ def _bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(0 if nn.parameter.is_lazy(t) else t.numel() * t.element_size() for t in tensors)
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """Return nested inputs with their tensors copied, for the next batch may overwrite them."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone()
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(_copied, value))
+        return type(value)(*map(copied, value))
     if isinstance(value, (tuple, list)):
-        return type(value)(map(_copied, value))
+        return type(value)(map(copied, value))
     if isinstance(value, dict):
-        return {key: _copied(part) for key, part in value.items()}
+        return {key: copied(part) for key, part in value.items()}
     return value

@@ -15,14 +15,14 @@ from torch.optim import Optimizer
 
 from .drift import Drift
 from .edits import Edits
-from .kernels import Plan, engaged_count
+from .kernels import Plan
 from .kinds import Kind
 from .meter import Meter
 from .schedule import Schedule
 from .sites import Site
 from .snapshots import FIRST, Snapshots
 from .tracing import Layout
-from .windows import Slot, Window
+from .windows import Live, Slot, Window
 
 IDLE = 256
 """Forward passes of one step after which it is said that no update came; more than anyone accumulates."""
@@ -37,7 +37,8 @@ class Stepper:
         optimizers: what updates the parameters; without any, `end_update` is called by the user.
         guard: wraps what goes into hooks.
         full: called when a window is full.
-        idle: called when so many forward passes came without an update that one was forgotten.
+        idle, unseen: called when so many forward passes came without an update that one was forgotten; when compiled
+            code runs without our hooks.
         meter: told of when steps begin and end, None to measure nothing.
         rest, wake: called when nothing will be observed for some steps, and before it is; None if that may not be.
 
@@ -48,6 +49,9 @@ class Stepper:
         open: a forward pass of this step was seen.
         observing: this step is observed.
         thorough: this step is captured.
+        patience: forward passes without an update after which `idle` is told.
+        idle: called then.
+        unseen: called when compiled code runs that has no hooks.
         resting: no forward pass is followed at present, and steps are counted by their updates.
     """
 
@@ -63,10 +67,12 @@ class Stepper:
         guard: Callable[[Callable[..., Any]], Callable[..., Any]],
         full: Callable[[], None],
         idle: Callable[[], None],
+        unseen: Callable[[], None],
         meter: Meter | None = None,
         rest: Callable[[], None] | None = None,
         wake: Callable[[], None] | None = None,
     ) -> None:
+        self.patience = IDLE
         self.number = self.samples = self.forwards = 0
         self.open = self.updated = self.observing = self.thorough = False
         self._window, self._drift, self._snapshots, self._edits = window, drift, snapshots, edits
@@ -74,7 +80,7 @@ class Stepper:
         self._schedule, self._meter = schedule, meter
         self._rest, self._wake = (rest, wake) if len(optimizers) == 1 else (None, None)
         self.resting = False
-        self._guard, self._full, self._idle = guard, full, idle
+        self._guard, self._full, self.idle, self.unseen = guard, full, idle, unseen
         self._early = False
         self._batch = 0
         self._rows: int | None = None
@@ -82,8 +88,10 @@ class Stepper:
 
     # -- what the taps tell --------------------------------------------------------------------------------------
 
-    def begin_forward(self, rows: int | None, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward pass of this outermost module that counts begins."""
+    def begin_forward(
+        self, rows: int | None, module: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]
+    ) -> None:
+        """A forward pass of this outermost module that counts begins; `args` is None if its inputs are not known."""
         if self.updated:
             self.end_step()
         if not self.open:
@@ -96,14 +104,14 @@ class Stepper:
                 self._window.begin_step(self.number)
                 if self.thorough:
                     self._drift.arm(rows)
-            if self._snapshots.refused is None:
+            if self._snapshots.refused is None and args is not None:
                 self._snapshots.begin_forward(module, args, kwargs, self.thorough or self.number < FIRST)
                 if self._early or not self._optimizers:
                     self._snapshots.before_update(self.number, self._drift.groups.present(), self.thorough)
         self._batch, self._rows = 1 if rows is None else rows, rows
         self.forwards += 1
         if self.forwards == IDLE:
-            self._idle()
+            self.idle()
 
     def found(self, site: Site, layout: Layout, nearest: str | None, *, fed: bool) -> None:
         """A traced forward pass met a site."""
@@ -130,6 +138,13 @@ class Stepper:
         """A call of a site wrote its largest z into the row of this step."""
         self._window.met(slot, samples)
 
+    def compiled(self, lives: Iterable[Live], rows: int | None) -> None:
+        """Compiled code has kept what the sites have reached in its forward passes of this step, on so many samples."""
+        if self.observing:
+            for live in lives:
+                slot = self._window.slots.get(live.site.name) or self._window.slot(live.site, live.blank)
+                self._window.take(slot, live.parts, rows if live.batched and rows is not None else 1)
+
     def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
         """An activation is about to run on z."""
         if not self.observing:
@@ -138,8 +153,7 @@ class Stepper:
         slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
         self._window.observe(slot, kind, plain, plan, self._rows)
         if self.thorough or slot.wants_counts:
-            counts = engaged_count(plain, kind, plan)
-            active = slot.counter.add(counts, slot.rows[len(self._window) - 1][-site.units :], plan, self._rows)
+            active = slot.counter.counted(plain, kind, plan, self._rows)
             if self.thorough:
                 slot.captured = True
                 self._drift.take(site, z, active, plan.sample_count * plan.position_count)

@@ -19,6 +19,8 @@ Mask = NDArray[np.bool_]
 PARTS = QUANTITIES[:5]
 HEALTHY = 0.25
 """Share of its best rate at which a unit counts as healthy."""
+FAINT = 0.02
+"""Activation rate up to which an unhealthy unit is all but silent."""
 PACE_CAPTURES = 5
 """Captures whose own steps are averaged, about one window: longer than a swing, shorter than a drift."""
 
@@ -163,9 +165,9 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     first = np.isnan(since)
     since[first] = 1
     # The own step of one update over std z: the mean since the last capture, and that of this step. One that turns a
-    # unit is a blow to a healthy one; what is left of the rows that a sinking unit fires on may turn it any time.
+    # unit is no blow to one that is all but silent: the last rows that a sinking unit fires on may turn it any time.
     past = _over(np.abs(own / since), spread)
-    present = np.maximum(_over(np.abs(kick), spread), np.where(healthy, turn, 0.0))
+    present = np.maximum(_over(np.abs(kick), spread), np.where(healthy | (rate > FAINT), turn, 0.0))
     state[rows.AFTER], state[rows.NOW] = margin, step
     steps, single = state[rows.STEPS], state[rows.SINGLE]
     steps[:-1], single[:-1] = steps[1:], single[1:]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 COPY_LIMIT = 1 << 28
 """Bytes of parameters up to which they are copied, for the rare forward that writes them: 256 MiB."""
@@ -26,7 +29,7 @@ def untouched(model: nn.Module, generators: Iterable[torch.Generator] = ()) -> I
     with ExitStack() as stack:
         stack.enter_context(_random_states(generators))
         stack.enter_context(_tensors(model))
-        stack.enter_context(_eager())
+        stack.enter_context(eager())
         training = {module: module.training for module in model.modules()}
         stack.callback(_set_training, training)
         for module in training:
@@ -98,7 +101,101 @@ def _restore(current: dict[str, Any], before: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _eager() -> Iterator[None]:
+def aside(model: nn.Module, ours: type) -> Iterator[None]:
+    """Let a model run inside of the block, in the mode that it is in, and take back what that has done to it.
+
+    Buffers, frozen parameters, attributes (one level into containers) and random states are put back.
+    Hooks run if they are torch's own or an instance of `ours`; those of others may keep a record. Nothing here waits
+    for a device.
+    """
+    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    held = [value for module in modules for name, value in vars(module).items() if name not in _PRIVATE]
+    inner = [value for part in held for value in _parts(part)]
+    generators = {id(g): g for g in (*held, *inner) if isinstance(g, torch.Generator)}
+    written = [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)]
+    written += [t for t in (*held, *inner) if isinstance(t, torch.Tensor) and not isinstance(t, nn.Parameter)]
+    with ExitStack() as stack:
+        stack.enter_context(_random_states(generators.values()))
+        stack.enter_context(_versions({id(t): t for t in written}.values()))
+        for module in modules:
+            stack.callback(_restore, vars(module), dict(vars(module)))
+            for name in ("_buffers", "_parameters", "_modules"):
+                stack.callback(_restore, getattr(module, name), dict(getattr(module, name)))
+            for name in ("_forward_pre_hooks", "_forward_hooks"):
+                stack.enter_context(_without(getattr(module, name), ours, front=name == "_forward_pre_hooks"))
+        for value in held:
+            stack.callback(_refill, value, copy.copy(value) if type(value) in _CONTAINERS else None)
+        stack.enter_context(eager())
+        yield
+
+
+_CONTAINERS = (list, dict, set, deque, OrderedDict)
+_PRIVATE = frozenset(vars(nn.Module())) - {"training"}
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple, set, deque)) else ()
+
+
+def _refill(value: Any, before: Any) -> None:
+    if before is None or len(value) == len(before) == 0:
+        return
+    if isinstance(value, dict):
+        if list(value) != list(before) or any(value[key] is not part for key, part in before.items()):
+            value.clear()
+            value.update(before)
+    elif isinstance(value, set):
+        value.clear()
+        value.update(before)
+    elif len(value) != len(before) or any(a is not b for a, b in zip(value, before, strict=True)):
+        value.clear()
+        value.extend(before)
+
+
+@contextmanager
+def _versions(tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Put back the values of tensors that are written inside of the block, as if they had never been.
+
+    Not even their versions tell: a backward pass that is still to come may have saved them.
+    """
+    copies = [(t, t._version, t.detach().clone()) for t in tensors if not (t.is_inference() or nn.parameter.is_lazy(t))]
+    with ExitStack() as stack:
+        for tensor, _, _ in copies:
+            stack.enter_context(_unsafe_preserve_version_counter(tensor))
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, version, values in copies:
+                    if tensor._version != version:
+                        tensor.copy_(values)
+
+
+@contextmanager
+def _without(hooks: dict[int, Any], ours: type, *, front: bool) -> Iterator[None]:
+    """Take the hooks of others away inside of the block; what is hooked in it stays, before the others or behind."""
+    before = dict(hooks)
+    foreign = {
+        key
+        for key, hook in before.items()
+        if not isinstance(hook, ours) and not (getattr(hook, "__module__", None) or "").startswith("torch.")
+    }
+    for key in foreign:
+        del hooks[key]
+    try:
+        yield
+    finally:
+        fresh = {key: hook for key, hook in hooks.items() if key not in before}
+        kept = {key: hook for key, hook in before.items() if key in foreign or key in hooks}
+        order = (*fresh.items(), *kept.items()) if front else (*kept.items(), *fresh.items())
+        hooks.clear()
+        hooks.update(order)
+
+
+@contextmanager
+def eager() -> Iterator[None]:
     """Compiled parts run eagerly: what a graph fused cannot be observed."""
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing the compiler takes seconds
         yield

@@ -7,6 +7,7 @@ Memory is O(units) times the length of the window.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,26 @@ from .sites import Site
 _LOOK = 8
 """Steps after which every unit is looked at for NaN on a CPU, where looking is free of waiting but not of time."""
 Ring = tuple[torch.device, torch.dtype]
+
+
+LOWEST = -torch.inf
+
+
+class Live:
+    """What the units of one site have reached since it was read.
+
+    Attributes:
+        parts: the reach, and the largest z if that is another; -inf before anything was met, (units,) each.
+        blank: what they are reset to.
+        batched: each sample of the batch is one of the site's.
+    """
+
+    def __init__(self, site: Site, units: int, batched: bool, dtype: torch.dtype, device: torch.device) -> None:
+        self.site, self.batched = site, batched
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        with torch.inference_mode(False):
+            self.blank = torch.full((units,), LOWEST, device=device, dtype=wide)
+            self.parts = [self.blank.clone() for _ in range(1 if site.kind.positive else 2)]
 
 
 @dataclass(slots=True)
@@ -42,6 +63,7 @@ class Slot:
         part: how much of the batch the calls on parts of it have come through.
         rare: no captured step of the last window met it.
         captured: one of this window did.
+        compiled: compiled code fills its rows, also in steps in which it did not run: with -inf.
     """
 
     site: Site
@@ -58,6 +80,7 @@ class Slot:
     part: int = 0
     rare: bool = True
     captured: bool = False
+    compiled: bool = False
 
     @property
     def columns(self) -> int:
@@ -153,6 +176,16 @@ class Window:
         self._touched.append(slot)
         slot.samples = samples
 
+    def take(self, slot: Slot, reached: Sequence[torch.Tensor], samples: int) -> None:
+        """Take in what compiled code has kept of a site in this step, on so many samples: reach, and largest z."""
+        row, units = slot.rows[len(self._steps) - 1], slot.site.units
+        for i, part in enumerate(reached):
+            row[i * units : (i + 1) * units].copy_(part)
+        slot.compiled = True
+        if not slot.samples:
+            self._touched.append(slot)
+        slot.seen_at, slot.samples = len(self._steps) - 1, samples
+
     def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan, batch: int | None) -> None:
         """Take in the reach of one call, z detached; several calls in a step are one observation.
 
@@ -225,6 +258,8 @@ class Window:
         samples = np.empty((k, self.units), np.int64)
         for slot in self.slots.values():
             samples[:, slot.units] = np.array(slot.counted[:k])[:, None]
+            if slot.compiled and slot.site.units:
+                samples[np.isneginf(top[:, slot.units]).all(1), slot.units] = 0
             slot.counted[:k] = [0] * k
             slot.seen_at = -1
             slot.rare, slot.captured = not slot.captured, False

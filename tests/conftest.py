@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-# One implementation from the first test to the last, and nothing written into the user's cache; tests/kernels/ compares.
+# One implementation from the first test to the last, and nothing written into the user's cache; tests/kernels/
+# compares them.
 os.environ.setdefault("DEADRELU_KERNELS", "reference")
 
 

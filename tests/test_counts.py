@@ -321,9 +321,9 @@ def test_memory_is_that_of_the_units() -> None:
 
 
 def test_counts_beyond_float32_are_exact() -> None:
-    """2^24 + 1 positions, one at a time, would be lost in float32."""
-    to, made = counter(1), plan(Layout((batch(1), unit(1))))
-    to.add(torch.tensor([[float(1 << 24)]]), torch.tensor([1.0]), made)
-    to.add(torch.tensor([[1.0]]), torch.tensor([2.0]), made)
-    to.end_forward()
+    """2^24 + 1 positions: the last one would be lost in float32."""
+    to = counter(1)
+    for samples in (1 << 24, 1):
+        to.observe(torch.ones(1, 1).expand(samples, 1), KINDS["relu"], plan(Layout((batch(samples), unit(1)))))
+        to.end_forward()
     assert to.host().active.tolist() == [(1 << 24) + 1]

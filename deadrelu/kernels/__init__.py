@@ -14,7 +14,7 @@ from .choice import CHOICE
 from .looks import Engaged, Sums
 from .native import Native
 from .plan import Plan
-from .reference import engaged_count, taken, top
+from .reference import top
 
 __all__ = [
     "Engaged",
@@ -22,11 +22,9 @@ __all__ = [
     "Sums",
     "described",
     "engaged",
-    "engaged_count",
     "magnitude",
     "maximum",
     "squares",
-    "taken",
     "top",
 ]
 

@@ -33,6 +33,11 @@ class Sums:
             self.count, self.samples, self.top, self.magnitude, self.square, self.largest = self.rows.unbind()
             self.top.fill_(torch.nan)
 
+    def clear(self) -> None:
+        """Forget what was found."""
+        self.rows.zero_()
+        self.top.fill_(torch.nan)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engaged:

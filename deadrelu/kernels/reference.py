@@ -24,18 +24,12 @@ _WIDE = 512
 def engaged(z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums) -> Engaged:
     """See `kernels.engaged`."""
     counts = engaged_count(z, kind, plan)
-    taken(counts, maximum(z, plan), plan, sums)
-    return Engaged(counts, plan.sample_count)
-
-
-def taken(counts: torch.Tensor, top: torch.Tensor, plan: Plan, sums: Sums) -> torch.Tensor:
-    """Add engaged positions (samples, units) and largest elements (units,) that are known; return the counts' sums."""
     exact = plan.sample_count * plan.position_count < 1 << 24  # in float32
     count = counts.sum(0) if exact else counts.sum(0, dtype=sums.rows.dtype)
     sums.count.add_(count)
     sums.samples.add_(count if plan.position_count == 1 else (counts > 0).sum(0))
-    torch.fmax(sums.top, top, out=sums.top)
-    return count
+    torch.fmax(sums.top, maximum(z, plan), out=sums.top)
+    return Engaged(counts, plan.sample_count)
 
 
 def squares(g: torch.Tensor, plan: Plan, sums: Sums, *, quick: bool = False) -> None:

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import FunctionType
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ..guards import Guarded, Releases
+from .relays import State
 from .shortcuts import Beat, Entry, Exit, Passage, Shortcut, ShortcutAfter, ShortcutBefore
 from .table import Place, Sink, Table, Tap
 
 _KNOWN = 64
 """Batch sizes, times outermost modules, that are prepared at once."""
 Armed = list[tuple[Place, Shortcut, list[dict[torch.Size, Beat]]]]
+
+Made = TypeVar("Made", bound=type)
+
+
+def own_code(made: Made) -> Made:
+    """Return a class like this one whose calls are code of its own.
+
+    What torch.compile knows of a hook of an outermost module it keeps by code, for a few instances and no more.
+    """
+    call = made.__call__
+    code = call.__code__.replace()
+    again = FunctionType(code, call.__globals__, call.__name__, call.__defaults__, call.__closure__)
+    return type(made.__name__, (made,), {"__call__": again})  # type: ignore[return-value]
 
 
 class Express:
@@ -41,13 +57,12 @@ class Express:
         self._shortcuts[place] = shortcut = ShortcutAfter(long, self.passage)
         return shortcut
 
-    def entry(self, long: Guarded, held: list[nn.Module | None]) -> Entry:
-        """Return the hook at the begin of a module that holds others."""
-        return Entry(long, self.passage, held)
-
-    def exit(self, taps: Releases) -> Exit:
-        """Return the hook at its end."""
-        return Exit(taps, self.passage)
+    def frame(
+        self, long: Guarded, taps: Releases, state: State, number: int, held: list[nn.Module | None]
+    ) -> tuple[Entry, Exit]:
+        """Return the hooks at begin and end of a module that holds others, the one of that number."""
+        entry = own_code(Entry)(long, self.passage, state, number, held)
+        return entry, own_code(Exit)(taps, self.passage, state, entry)
 
     def open(self, outer: nn.Module, table: Table, batch: int | None) -> None:
         """A forward pass begins that should run as `table` says, on that many samples: take shortcuts if they fit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from ..calls import Sighting, in_backward
 from ..counts import SiteCounter
 from ..hooks import Watcher
 from ..sites import Site
+from .relays import State
 from .table import Guard, Output, Place, Sink, Table, Tap
 
 
@@ -30,8 +32,9 @@ class Finding:
 class Scout(Watcher):
     """Traces one forward pass, telling the sink of every call; `table` says where to meet them again."""
 
-    def __init__(self, model: nn.Module, sink: Sink, guard: Guard, **patterns: Any) -> None:
+    def __init__(self, model: nn.Module, sink: Sink, guard: Guard, state: State, **patterns: Any) -> None:
         super().__init__(model, **patterns)
+        self._state = state
         self.dynamic = False
         self.upstream: dict[str, frozenset[str]] = {}
         self._sink = sink
@@ -52,6 +55,9 @@ class Scout(Watcher):
         self.dynamic = False
         self._findings.clear()
         self._ran.clear()
+
+    def _blind(self) -> bool:
+        return self._state.blind
 
     def table(self) -> Table:
         """Return the table of the forward pass that was traced."""
@@ -93,8 +99,10 @@ class Scout(Watcher):
         path = frame.path if frame is not None else ""
         whole = frame is not None and "()" not in seen.site.name
         place: Place = frame.module if frame is not None and whole else (path, seen.function)
-        output = None if whole else self._output(seen.z)
-        self._findings.append(Finding(Tap(seen.site, seen.kind, seen.layout), place, output))
+        z = seen.z
+        output = None if whole else self._output(z)
+        tap = Tap(seen.site, seen.kind, seen.layout, tuple(z.shape), z.dtype, z.device, _in_checkpoint())
+        self._findings.append(Finding(tap, place, output))
         # What came out of a vmap or out of several tensors cannot be met again by a tap.
         self.dynamic |= seen.mapped or seen.kind.gate is not None or seen.kind.name in ("maxout", "maximum")
         self._calls[seen.site.name] = self._calls.get(seen.site.name, 0) + 1
@@ -122,3 +130,13 @@ class Scout(Watcher):
     def _on_producer(self, name: str, x: torch.Tensor, groups: int, dim: int) -> None:
         """Remember what feeds an op with parameters; its values are no concern here."""
         self.upstream[name] = frozenset(mark for mark in self._trace(x).lineage if isinstance(mark, str))
+
+
+def _in_checkpoint() -> bool:
+    module = sys.modules.get("torch.utils.checkpoint")
+    frame = sys._getframe() if module is not None else None
+    while frame is not None:
+        if frame.f_globals is vars(module):
+            return True
+        frame = frame.f_back
+    return False

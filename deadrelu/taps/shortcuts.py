@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..calls import in_compiled
 from ..guards import Guarded, Hook, Release, Releases
 from ..kernels import Plan, top
 from ..windows import Slot
+from .relays import State
 
 
 class Passage:
@@ -97,8 +99,9 @@ class ShortcutBefore(Shortcut):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # Asked first: the state of a passage must not become part of compiled code.
-        if not torch.compiler.is_compiling() and self._passage.row >= 0 and args:
+        if torch.compiler.is_compiling():  # asked first: a passage must not become part of compiled code
+            return
+        if self._passage.row >= 0 and args:
             try:
                 if self._take(args[0]):
                     return
@@ -114,7 +117,9 @@ class ShortcutAfter(Shortcut):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if not torch.compiler.is_compiling() and self._passage.row >= 0:
+        if torch.compiler.is_compiling():
+            return
+        if self._passage.row >= 0:
             try:
                 if self._take(out):
                     return
@@ -125,15 +130,28 @@ class ShortcutAfter(Shortcut):
 
 
 class Entry(Hook):
-    """Where a module that holds others begins: inside of a passage nothing is to be done, unless it has changed."""
+    """Where a module that holds others begins: inside of a passage nothing is to be done, unless it has changed.
 
-    __slots__ = ("_held", "_long", "_passage")
+    Attributes:
+        began: compiled code entered it as the outermost one.
+    """
 
-    def __init__(self, long: Guarded, passage: Passage, held: list[nn.Module | None]) -> None:
-        self._long, self._passage, self._held = long, passage, held
+    def __init__(
+        self, long: Guarded, passage: Passage, state: State, number: int, held: list[nn.Module | None]
+    ) -> None:
+        self.began = False
+        self._long, self._passage, self._state, self._number, self._held = long, passage, state, number, held
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        inside = not torch.compiler.is_compiling() and self._passage.row >= 0 and module is not self._passage.outer
+        if self._state.inside:  # of compiled code, in a graph or between two
+            return
+        if torch.compiler.is_compiling():
+            self.began = self._state.enter(module, self._number, args, kwargs)
+            return
+        if not self._state.eager and in_compiled():
+            self.began = self._state.enter(module, self._number, args, kwargs)
+            return
+        inside = self._passage.row >= 0 and module is not self._passage.outer
         if not inside or len(self._held) != len(module._modules):
             self._long(module, args, kwargs)
 
@@ -141,13 +159,16 @@ class Entry(Hook):
 class Exit(Release):
     """Where it ends."""
 
-    __slots__ = ("_passage",)
-
-    def __init__(self, taps: Releases, passage: Passage) -> None:
+    def __init__(self, taps: Releases, passage: Passage, state: State, entry: Entry) -> None:
         super().__init__(taps)
-        self._passage = passage
+        self._passage, self._state, self._entry = passage, state, entry
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if not torch.compiler.is_compiling() and self._passage.row >= 0 and module is not self._passage.outer:
+        if torch.compiler.is_compiling() or self._state.inside:
+            if self._entry.began:
+                self._entry.began = False
+                self._state.leave()
+            return
+        if self._passage.row >= 0 and module is not self._passage.outer:
             return
         super().__call__(module, args, out)

@@ -15,7 +15,7 @@ from ..kernels import Plan
 from ..kinds import Kind
 from ..sites import Site
 from ..tracing import Layout
-from ..windows import Slot
+from ..windows import Live, Slot
 
 Guard = Callable[[Callable[..., Any]], Guarded]
 """Wraps a function of ours, so that what goes wrong in it never reaches the training: it returns None then."""
@@ -31,14 +31,25 @@ class Sink(Protocol):
     Attributes:
         observing: this step is observed.
         thorough: this step is looked at closely: its calls are checked, and blocks that run again in backward told of.
+        resting: no step is looked at for a while.
+        patience: forward passes without an update after which `idle` is to be told.
     """
 
     observing: bool
     thorough: bool
+    resting: bool
+    patience: int
+
+    def idle(self) -> None: ...
+
+    def unseen(self) -> None: ...
 
     def begin_forward(
-        self, rows: int | None, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, rows: int | None, module: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]
     ) -> None: ...
+
+    def compiled(self, lives: Iterable[Live], rows: int | None) -> None:
+        """Compiled code has kept what the sites have reached in its forward passes of this step, on so many samples."""
 
     def row(self) -> int:
         """Return the row of the window that largest z may be written into as they are; -1 if more is to be done."""
@@ -62,11 +73,22 @@ class Sink(Protocol):
 
 @dataclass(slots=True)
 class Tap:
-    """One activation call of a traced forward pass, to be met again."""
+    """One activation call of a traced forward pass, to be met again.
+
+    Attributes:
+        site, kind: what it belongs to, and what its arguments made of the kind.
+        layout, shape, dtype, device: of its z when it was traced.
+        checkpointed: it was called from within a checkpoint, to be called again in backward.
+        plans: how to reduce a z of another shape.
+    """
 
     site: Site
     kind: Kind
     layout: Layout
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    checkpointed: bool
     plans: dict[tuple[torch.Size, int | None], Plan | None] = field(default_factory=dict)
 
     def plan(self, shape: torch.Size, batch: int | None) -> Plan | None:

@@ -14,6 +14,7 @@ from ..batches import tensors_in
 from ..calls import in_backward, in_transform
 from ..kinds import Arguments, Kind, kind_of_function, refined
 from ..sites import Site
+from .compiled import Compiled
 from .express import Express
 from .placed import Placed
 from .scout import Scout
@@ -33,29 +34,32 @@ class Taps(TorchFunctionMode):
         scout: traces the forward passes that are not known yet.
         closing: to be detached when the forward pass that runs has ended.
         forwards: forward passes counted.
-        eager: a forward pass runs that was not entered by compiled code.
+        compiled: the hooks for code that is compiled.
     """
 
     def __init__(
         self, model: nn.Module, sink: Sink, guard: Guard, *, batch_dim: int, count_eval: bool, **patterns: Any
     ) -> None:
         super().__init__()
-        self.scout = Scout(model, sink, guard, **patterns)
         self.closing = False
         self.forwards = 0
-        self.eager = False
         self._gone = False
         self._model = model
         self._sink = sink
         self._batch_dim = batch_dim
         self._count_eval = count_eval
         self._paths = tracing.module_paths(model)
-        self._tables: dict[nn.Module, Table] = {}
         self._past: dict[nn.Module, Table] = {}
         self._followed: dict[nn.Module, list[nn.Module | None]] = {}
         self._tapped: set[Place] = set()
         self.placed = Placed()
         self._express = Express(sink)
+        self._frames: list[nn.Module] = []  # the modules that are followed, by number
+        self._tables: dict[nn.Module, Table] = {}
+        self.compiled = Compiled(
+            model, sink, self.placed, self._frames, self._tables, rows=self._rows, count_eval=count_eval
+        )
+        self.scout = Scout(model, sink, guard, self.compiled.state, **patterns)
         self._guard = guard
         self._named: dict[Any, tuple[Kind, str] | None] = {}
         self._looks = guard(self._function)
@@ -75,10 +79,25 @@ class Taps(TorchFunctionMode):
         self._met: dict[Place, int] = {}
         self._stack: list[nn.Module] = []
         self._pushed: TorchFunctionMode | None = None
-        self._handed: dict[int, tuple[weakref.ref[torch.Tensor], Place]] = {}
+        self._handed: dict[int, tuple[weakref.ref[torch.Tensor], Place, int]] = {}
 
-    def attach(self) -> None:
-        """Follow the modules that hold others; activation modules and layers follow once they were seen."""
+    @property
+    def parts(self) -> dict[str, str]:
+        """Paths of the compiled parts of a model that is not compiled as a whole, and why they are not seen."""
+        if self.compiled.used:
+            return {}
+        return {
+            path: "compiled: a part of a model that is not compiled as a whole is not seen"
+            for module, path in self._paths.items()
+            if path and (module._compiled_call_impl is not None or "_orig_mod" in module._modules)
+        }
+
+    def attach(self, model: nn.Module) -> None:
+        """Follow the modules that hold others; activation modules and layers follow once they were seen.
+
+        `model` is what the user handed over, with its wrappers.
+        """
+        self.compiled.gate(model, self._guard)
         for module in self._paths:
             if module is self._model or next(module.children(), None) is not None:
                 self._follow(module)
@@ -87,6 +106,7 @@ class Taps(TorchFunctionMode):
         """Remove every hook; in the middle of a forward pass, when that ends."""
         self._live = False
         self._express.stop()
+        self.compiled.close()
         if self._pushed is not None:
             # A mode cannot be taken from the stack inside of its own call.
             self.closing = True
@@ -95,14 +115,27 @@ class Taps(TorchFunctionMode):
         self.placed.close()
         self.scout.detach()
 
+    def rest(self) -> None:
+        """Take the hooks away for a while; those that compiled code depends on stay."""
+        if not self.compiled.used:
+            self.placed.rest()
+
+    def wake(self) -> None:
+        """Look again."""
+        if self.compiled.used:
+            self.compiled.blank()
+        else:
+            self.placed.wake()
+
     def recover(self) -> None:
         """Forget a forward pass that never ended: an interrupt in it skips even the hooks that are always called."""
+        self.compiled.state.inside = False
         if self._outer is not None and not in_backward():
             self._pop()
             self._express.stop()
             self.scout.detach()
             self._outer = self._counted = None
-            self._live = self._scouting = self.eager = False
+            self._live = self._scouting = self.compiled.state.eager = False
             self._stack.clear()
             self._sink.end_forward(())
 
@@ -110,18 +143,23 @@ class Taps(TorchFunctionMode):
         if isinstance(module, torch.jit.ScriptModule):
             return
         held = self._followed[module] = list(module._modules.values())
-        entry = self._express.entry(self._guard(self._enter), held)
-        self.placed.put(module.register_forward_pre_hook, entry, prepend=True, with_kwargs=True)
-        self.placed.put(module.register_forward_hook, self._express.exit(self), always_call=True)
+        state, number = self.compiled.state, len(self._frames)
+        self._frames.append(module)
+        entry, leave = self._express.frame(self._guard(self._enter), self, state, number, held)
+        placed = self.compiled.framed if self.compiled.gated else self.placed
+        placed.put(module.register_forward_pre_hook, entry, prepend=True, with_kwargs=True)
+        placed.put(module.register_forward_hook, leave, always_call=True)
 
     # -- forward passes ------------------------------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if len(self._followed[module]) != len(module._modules):
             self._stale = True
+        if module is self._outer and not (self._counted is None or self._counts(module) or self.compiled.shadowing):
+            self.recover()  # an interrupt has ended the pass that was under way, and this is another one
         if self._outer is None:
             self._outer = module
-            self.eager = self.scout.eager = not torch.compiler.is_compiling()
+            self.compiled.state.eager = True
             self._begin(module, args, kwargs)
             return
         self._again += module is self._outer
@@ -129,7 +167,8 @@ class Taps(TorchFunctionMode):
             self._stack.append(module)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if in_backward() or not (self._count_eval or (module.training and torch.is_grad_enabled())):
+        shadow = self.compiled.shadowing
+        if in_backward() or not (shadow or self._counts(module)):
             return
         if in_transform():
             return
@@ -137,10 +176,11 @@ class Taps(TorchFunctionMode):
         if self._batch == 0:
             return
         self._counted = module
-        self.forwards += 1
         self._met.clear()
         self._unknown = False
-        self._sink.begin_forward(self._batch, module, args, kwargs)
+        if not shadow:
+            self.forwards += 1
+            self._sink.begin_forward(self._batch, module, args, kwargs)
         if self._stale or (self._sink.thorough and self._changed()):
             self._rescan()
         if self.forwards <= self._until:
@@ -160,6 +200,9 @@ class Taps(TorchFunctionMode):
             self._push(self)
         elif self._live:
             self._express.open(module, self._table, self._batch)
+
+    def _counts(self, module: nn.Module) -> bool:
+        return self._count_eval or (module.training and torch.is_grad_enabled())
 
     def _rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         """Return the number of samples that the inputs hold, None if no tensor among them has a batch axis."""
@@ -201,7 +244,7 @@ class Taps(TorchFunctionMode):
         if self.closing and (module is self._outer or self._outer is None):
             self._pop()
             self._outer = self._counted = None
-            self.eager = False
+            self.compiled.state.eager = False
             self.detach()
 
     def _pop(self) -> None:
@@ -214,7 +257,7 @@ class Taps(TorchFunctionMode):
             if self._again:
                 self._again -= 1
             else:
-                self._outer, self.eager = None, False
+                self._outer, self.compiled.state.eager = None, False
                 if self._counted is not None:
                     self._end(module, out)
                 return
@@ -237,7 +280,8 @@ class Taps(TorchFunctionMode):
         elif self._live and self._table is not None:
             suspect = self._check(module, self._table)
         self._live = False
-        self._sink.end_forward(suspect)
+        if not self.compiled.shadowing:
+            self._sink.end_forward(suspect)
 
     def _learn(self, module: nn.Module, table: Table) -> None:
         """Place the taps that the traced forward pass of `module` asks for."""
@@ -245,6 +289,7 @@ class Taps(TorchFunctionMode):
             table.learn_from(self._past[module])
         self._tables[module] = self._past[module] = table
         self._express.forget()
+        self.compiled.found()
         by_path = {path: m for m, path in self._paths.items()}
         for place in table.taps:
             if place in self._tapped:
@@ -252,12 +297,14 @@ class Taps(TorchFunctionMode):
             if isinstance(place, nn.Module):
                 self._tapped.add(place)
                 hook = self._express.before(place, self._guard(self._tap))
-                self.placed.put(place.register_forward_pre_hook, hook, prepend=True, with_kwargs=True)
+                self.placed.put(place.register_forward_pre_hook, hook, with_kwargs=True)  # behind those that change z
             elif isinstance(place, Output):
                 self._tapped.add(place)
                 self.placed.put(place.layer.register_forward_hook, self._express.after(place, self._guard(self._made)))
             elif (target := by_path.get(place[0])) is not None and target not in self._followed:
                 self._follow(target)
+        if self.compiled.shadowing:
+            self.compiled.learn(table)
 
     def _check(self, module: nn.Module, table: Table) -> list[Site]:
         """Compare the calls of a forward pass with those traced; trace the next one if they differ.
@@ -278,10 +325,12 @@ class Taps(TorchFunctionMode):
                 self._stale |= self._changed()
                 self._astray()
             elif met > len(taps) or not one:
-                self._unknown |= one
+                if one:  # called more often than it was: trace until both ways were met
+                    self._unknown = True
+                    self._astray()
                 table.dynamic |= not one
                 suspect += [tap.site for tap in taps]
-        for _, place in self._handed.values():
+        for _, place, _ in self._handed.values():
             if isinstance(place, Output) and self._sink.thorough:  # no activation took it
                 self.scout.distrust(place)
                 suspect += [tap.site for tap in table.taps[place]]
@@ -321,13 +370,13 @@ class Taps(TorchFunctionMode):
 
     def _hand_over(self, place: Place, z: torch.Tensor) -> None:
         if self._pushed is not None:
-            self._handed[id(z)] = (weakref.ref(z), place)
+            self._handed[id(z)] = (weakref.ref(z), place, _version(z))
         with torch._C.DisableTorchFunction():  # our own arithmetic need not pass through any mode
             self._meet(place, z)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling() and self.eager:
+        if torch.compiler.is_compiling() or self.compiled.state.blind:
             return func(*args, **kwargs)
         try:
             named = self._named[func]
@@ -351,7 +400,7 @@ class Taps(TorchFunctionMode):
         if z is None or not self._stack or refined(kind, Arguments(args, kwargs)) is None:
             return
         held = self._handed.get(id(z))
-        if held is not None and held[0]() is z:  # a hook has met it
+        if held is not None and held[0]() is z and held[2] == _version(z):  # a hook has met it
             del self._handed[id(z)]
             return
         self._meet((self._paths[self._stack[-1]], name), z)
@@ -372,6 +421,8 @@ class Taps(TorchFunctionMode):
         if not z.numel():
             return
         tap = taps[number] if number < len(taps) else taps[0]
+        if self.compiled.shadowing and tap.site.name in self.compiled.unseen:  # in no other step either
+            return
         known = len(tap.plans)
         plan = tap.plan(z.shape, self._batch)
         if len(tap.plans) != known:
@@ -390,3 +441,8 @@ class Taps(TorchFunctionMode):
                 if plan is not None:
                     self._sink.observe_replay(taps[0].site, z, plan)
                 return
+
+
+def _version(z: torch.Tensor) -> int:
+    """Return how often z was written; -1 where nobody counts."""
+    return -1 if z.is_inference() else z._version

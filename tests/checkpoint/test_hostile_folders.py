@@ -98,6 +98,8 @@ def test_every_file_of_a_folder_is_checked(file: str, tmp_path: Path, monkeypatc
 
 
 def test_folders_of_other_kinds(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "alone"  # beside it, other tests come and go
+    tmp_path.mkdir()
     assert "without weights" in refusal(tmp_path)
     (tmp_path / "tf_model.h5").write_bytes(b"x")
     assert "another framework" in refusal(tmp_path)

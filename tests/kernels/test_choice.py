@@ -32,6 +32,11 @@ compiled = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="native kernels are made on Linux only")
 
 
+@pytest.fixture(autouse=True)
+def _unforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEADRELU_KERNELS", raising=False)
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder; nothing is forced."""

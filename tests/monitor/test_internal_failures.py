@@ -48,6 +48,9 @@ EXEMPT = (
     "express.stop",
     "passage.shut",
     "placed.rest",
+    "in_compiled",
+    "beacon.__call__",
+    "kernels.choice",  # decides once in a process
 )
 
 

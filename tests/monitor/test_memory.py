@@ -19,8 +19,8 @@ STEPS, FROM = 20_000, 12_000
 def in_use() -> tuple[int, int, int]:
     """Return live Python memory blocks, live tensors and their bytes."""
     gc.collect()
-    # Other tests may leave sparse ones, which have no size.
-    tensors = [t for t in gc.get_objects() if issubclass(type(t), Tensor) and t.layout == torch.strided]
+    # Other tests may leave sparse ones, which have no size, and fakes.
+    tensors = [t for t in gc.get_objects() if type(t) in (Tensor, nn.Parameter) and t.layout == torch.strided]
     return sys.getallocatedblocks(), len(tensors), sum(t.nbytes for t in tensors)
 
 
