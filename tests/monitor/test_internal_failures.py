@@ -48,7 +48,7 @@ EXEMPT = (
     "express.stop",
     "passage.shut",
     "placed.rest",
-    "in_compiled",
+    "scout._blind",
     "beacon.__call__",
     "kernels.choice",  # decides once in a process
 )
