@@ -178,9 +178,9 @@ class Window:
 
     def take(self, slot: Slot, reached: Sequence[torch.Tensor], samples: int) -> None:
         """Take in what compiled code has kept of a site in this step, on so many samples: reach, and largest z."""
-        row, units = slot.rows[len(self._steps) - 1], slot.site.units
-        for i, part in enumerate(reached):
-            row[i * units : (i + 1) * units].copy_(part)
+        row = slot.rows[len(self._steps) - 1]
+        for place, part in zip(row.chunk(len(reached)), reached, strict=True):
+            place.copy_(part)
         slot.compiled = True
         if not slot.samples:
             self._touched.append(slot)
@@ -208,7 +208,8 @@ class Window:
             return
         positive = slot.site.kind.positive
         reach = target if positive else target[: slot.site.units]
-        self._put(reach, top(z, plan) if plain else maximum(_depth(z, kind), plan), first)
+        reached = z if kind.positive else depth(z, kind.intervals)
+        self._put(reach, top(z, plan) if plain else maximum(reached, plan), first)
         if not positive:
             self._put(target[slot.site.units :], maximum(z, plan), first)
 
@@ -309,12 +310,10 @@ class Window:
             array[:sure][nan] = value
 
 
-def _depth(z: torch.Tensor, kind: Kind) -> torch.Tensor:
-    """Return how far z is inside of the intervals of a kind: z itself if engaged means above one bound."""
-    if kind.positive:
-        return z
-    inside = [torch.minimum(z - low, high - z) for low, high in kind.intervals]
-    depth = inside[0]
-    for other in inside[1:]:
-        depth = torch.maximum(depth, other)
-    return depth
+def depth(z: torch.Tensor, intervals: Sequence[tuple[float, float]]) -> torch.Tensor:
+    """Return how far z is inside of open intervals: above 0 if and only if it is in one; NaN where z is."""
+    (low, high), *others = intervals
+    inside = torch.minimum(z - low, high - z)
+    for low, high in others:
+        inside = torch.maximum(inside, torch.minimum(z - low, high - z))
+    return inside

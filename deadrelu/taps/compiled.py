@@ -34,6 +34,7 @@ class Compiled:
         state: what the hooks in compiled code share.
         lives: what the sites have reached, by name.
         shadowing: a shadow runs.
+        used: compiled code has run that counts.
         unhooked: compiled code was called that has no hooks.
         gated: each of its calls is known from without; the modules that hold others are followed in shadows alone.
         framed: the hooks that follow them.

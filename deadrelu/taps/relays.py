@@ -15,7 +15,7 @@ from torch import nn
 from ..guards import Hook
 from ..kernels import Plan
 from ..kinds import Kind
-from ..windows import LOWEST, Live
+from ..windows import LOWEST, Live, depth
 
 
 class Call:
@@ -178,7 +178,7 @@ class Relay(Hook):
             return
         with torch.no_grad():
             z = z.detach()
-            tops = [z] if call.intervals is None else [_depth(z, call.intervals), z]
+            tops = [z] if call.intervals is None else [depth(z, call.intervals), z]
             for part, top in zip(call.parts, tops, strict=True):
                 # The largest of the others where some are NaN, NaN where all are; two reductions that are fused.
                 reached = torch.where(top.isnan(), LOWEST, top).amax(call.over)
@@ -201,12 +201,3 @@ class RelayAfter(Relay):
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
         if self.state.inside:
             self.keep(out)
-
-
-def _depth(z: torch.Tensor, intervals: tuple[tuple[float, float], ...]) -> torch.Tensor:
-    depth: torch.Tensor | None = None
-    for low, high in intervals:
-        inside = torch.minimum(z - low, high - z)
-        depth = inside if depth is None else torch.maximum(depth, inside)
-    assert depth is not None
-    return depth

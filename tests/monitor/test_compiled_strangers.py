@@ -251,10 +251,13 @@ def test_a_backward_pass_that_is_still_to_come() -> None:
     model = Trunk()
     called = torch.compile(model, backend="eager")
     optimizers = [torch.optim.SGD(head.parameters(), lr=0.1) for head in model.heads]
-    with deadrelu.Monitor(called, optimizers, strict=True):
+    with deadrelu.Monitor(called, optimizers, strict=True) as monitor:
         for _ in range(3):
             first, second = called(torch.randn(40, 6))
             F.mse_loss(first, torch.zeros_like(first)).backward(retain_graph=True)
             optimizers[0].step()
             F.mse_loss(second, torch.zeros_like(second)).backward()
             optimizers[1].step()
+    assert monitor.steps == 3
+    assert monitor.report().samples == 120
+    assert model.scale == torch.tensor(0.99).pow(3)  # by the three forward passes of the training and no other
