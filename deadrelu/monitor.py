@@ -21,11 +21,12 @@ from .drift import Drift
 from .edits import Edits
 from .errors import DeadReluWarning, ModelError, TrainingStopped
 from .guards import Guarded, Timed
+from .kernels import prepare
 from .meter import Meter
 from .recording import Recording
 from .replays import Replays
 from .report import Coverage, Report
-from .schedule import Schedule
+from .schedule import EARLY, Schedule
 from .snapshots import Snapshots
 from .status import training_confidence, training_report
 from .stepper import IDLE, Stepper
@@ -303,6 +304,8 @@ class Monitor:
         self._adapt()
         events = self._chronicle.look(self._explain)
         self._schedule.end_window(self._stepper.number, self._chronicle.kick, bool(events) or self._chronicle.sinks)
+        if self.steps >= EARLY and any(slot.ring[0].type == "cpu" for slot in self._window.slots.values()):
+            prepare()  # a run that goes on
         self._recording.window(lambda: self.last_window, self._stepper.samples)
         for event in events:
             log.warning("%s", str(event))  # now, so that nothing can go wrong inside of a handler

@@ -178,9 +178,10 @@ class Stepper:
         for site in suspect:
             if site.name in self._window.slots and self.observing:
                 self._window.distrust(self._window.slots[site.name])
-        for slot in ran:
-            if self.thorough or slot.wants_counts:
-                slot.counter.end_forward()
+        if self.thorough or self._window.row() < 0:
+            for slot in ran:
+                if self.thorough or slot.wants_counts:
+                    slot.counter.end_forward()
         if self.thorough:
             self._drift.disarm()
 

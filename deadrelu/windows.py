@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ class Slot:
         counter: the dearer counts of the present window.
         counted: the samples that it saw in each step of the window.
         rows: where its reach of each step is kept, (columns,) each.
-        first: that of its first unit, (steps,); None off the CPU, and without units.
+        addresses: of these rows in memory.
+        first: that of its first unit, a float for each step; None off the CPU, and without units.
         seen_at: the last step of the window in which it was executed.
         samples: the samples that it saw in the forward pass that runs.
         part: how much of the batch the calls on parts of it have come through.
@@ -74,7 +76,8 @@ class Slot:
     counter: SiteCounter
     counted: list[int]
     rows: tuple[torch.Tensor, ...] = ()
-    first: NDArray[np.float64] | None = None
+    addresses: tuple[int, ...] = ()
+    first: memoryview | None = None
     seen_at: int = -1
     samples: int = 0
     part: int = 0
@@ -154,8 +157,9 @@ class Window:
             for slot in self.slots.values():
                 if slot.ring == where:
                     slot.rows = ring[:, slot.row : slot.row + slot.columns].unbind(0)
+                    slot.addresses = tuple(row.data_ptr() for row in slot.rows)
                     if where[0].type == "cpu" and slot.site.units:
-                        slot.first = ring[:, slot.row].numpy()
+                        slot.first = memoryview(ring[:, slot.row].numpy())
         return held
 
     def begin_step(self, step: int) -> None:
@@ -244,7 +248,7 @@ class Window:
             return
         k = len(self._steps)
         for slot in self.slots.values():
-            if slot.first is not None and slot.first[k - 1] != slot.first[k - 1]:
+            if slot.first is not None and isnan(slot.first[k - 1]):
                 self._careful, self._unsure = True, k
                 return
         if k % _LOOK == 0 or k == self._length:

@@ -10,20 +10,24 @@ import torch
 
 from ..kinds import Kind
 from . import reference
-from .choice import CHOICE
+from .choice import CHOICE, LARGE
 from .looks import Engaged, Sums
-from .native import Native
+from .native import Native, Reach
 from .plan import Plan
 from .reference import top
 
 __all__ = [
+    "CHOICE",
     "Engaged",
     "Plan",
+    "Reach",
     "Sums",
     "described",
     "engaged",
     "magnitude",
     "maximum",
+    "prepare",
+    "reach",
     "squares",
     "top",
 ]
@@ -62,6 +66,20 @@ def maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
     native = _native(z)
     seen = None if native is None else native.maximum(z, plan)
     return reference.maximum(z, plan) if seen is None else seen
+
+
+def reach(z: torch.Tensor, plan: Plan, row: torch.Tensor) -> Reach | None:
+    """Return how the largest z of each unit, NaN if one is, is written into such a row; None if torch is to do it.
+
+    Only for a plan that is plain.
+    """
+    native = _native(z)
+    return None if native is None else native.reach(z, plan, row)
+
+
+def prepare() -> None:
+    """See to it that there will be compiled kernels: small tensors are worth them if they come again and again."""
+    CHOICE.ready(LARGE)
 
 
 def described() -> str:

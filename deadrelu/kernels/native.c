@@ -22,10 +22,12 @@ enum {
     RECTIFIED, /* the same, and the sum of max(x, 0) */
     INTERVALS, /* elements inside of one of two open intervals; in which samples; the largest */
     MAGNITUDE, /* the sum of |x| */
-    SQUARES    /* the sum of x^2, the largest |x| */
+    SQUARES,   /* the sum of x^2, the largest |x| */
+    REACH      /* the largest element, NaN if one is */
 };
 #define COUNTS(op) ((op) == POSITIVE || (op) == RECTIFIED || (op) == INTERVALS)
 #define HAS_TOP(op) ((op) != MAGNITUDE)
+#define LARGER(op, x, best) ((x) > (best) || ((op) == REACH && (x) != (x)) ? (x) : (best))
 #define SUMS(op) ((op) == RECTIFIED || (op) == MAGNITUDE)
 
 #ifdef __AVX512VPOPCNTDQ__ /* the bits of many numbers at once; elsewhere each element is counted as it comes */
@@ -140,7 +142,7 @@ static void merge(const Look *look, const Out *from, const Out *to)
     for (int64_t u = 0; u < look->units; u++) {
         to->hits[u] += from->hits[u];
         to->samples[u] += from->samples[u];
-        to->top[u] = from->top[u] > to->top[u] ? from->top[u] : to->top[u];
+        to->top[u] = LARGER(look->op, from->top[u], to->top[u]);
         to->sum[u] += from->sum[u];
         to->square[u] += from->square[u];
     }
@@ -177,6 +179,16 @@ static void add_all(double *restrict to, const double *restrict from, int64_t n)
         to[i] += from[i];
 }
 
+/* Write the largest of each unit into a row of the dtype that its window is kept in: see windows.py. */
+static void write_row(const Look *look, const Out *from, void *row)
+{
+    if (look->cell == FLOAT64)
+        memcpy(row, from->top, sizeof *from->top * (size_t)look->units);
+    else
+        for (int64_t u = 0; u < look->units; u++)
+            ((float *)row)[u] = (float)from->top[u];
+}
+
 /* Add what was found to six rows of a number per unit: see looks.py, Sums. A largest that is NaN is none. */
 static void deliver(const Look *look, const Out *from, double *sums)
 {
@@ -195,9 +207,9 @@ static void deliver(const Look *look, const Out *from, double *sums)
             top[u] = from->top[u] <= top[u] || from->top[u] != from->top[u] ? top[u] : from->top[u];
 }
 
-/* Reduce a tensor and add what was found to `sums`; `fired` has room for a byte per unit and 8 samples. Returns 0, or 1
- * if there is no memory, and then nothing was added. */
-int deadrelu_add(const Look *look, const void *data, double *sums, uint8_t *fired, int threads)
+/* Reduce a tensor and add what was found to the sums at `to`, or write it into the row there (REACH); `fired` has room for
+ * a byte per unit and 8 samples. Returns 0, or 1 if there is no memory, and then nothing was written. */
+int deadrelu_add(const Look *look, const void *data, void *to, uint8_t *fired, int threads)
 {
     Part parts[THREADS];
     pthread_t handles[THREADS];
@@ -228,8 +240,12 @@ int deadrelu_add(const Look *look, const void *data, double *sums, uint8_t *fire
         if (!by_units)
             merge(look, &parts[i].out, &parts[0].out);
     }
-    mend(look, data, &parts[0].out);
-    deliver(look, &parts[0].out, sums);
+    if (look->op == REACH) {
+        write_row(look, &parts[0].out, to);
+    } else {
+        mend(look, data, &parts[0].out);
+        deliver(look, &parts[0].out, to);
+    }
     free(numbers);
     return 0;
 }

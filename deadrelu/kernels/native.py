@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -17,10 +18,12 @@ from .looks import Engaged, Sums
 from .plan import Plan
 
 _CELLS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_TOP, _POSITIVE, _RECTIFIED, _INTERVALS, _MAGNITUDE, _SQUARES = range(6)
+_TOP, _POSITIVE, _RECTIFIED, _INTERVALS, _MAGNITUDE, _SQUARES, _REACH = range(7)
 _CPU = torch.device("cpu")
 _ALONE = 1 << 20
 """Elements up to which one thread is as fast as several."""
+_SHARED = 1 << 17
+"""Elements from which on torch's threads, which wait for work, find the largest sooner than one thread."""
 _LONGEST = 1 << 31
 """Elements of one unit that the native counters hold."""
 
@@ -34,6 +37,26 @@ class Look(ctypes.Structure):
         ("low", ctypes.c_double * 2),
         ("high", ctypes.c_double * 2),
     )
+
+
+class Reach:
+    """How the largest element of each unit is written into a row, for a z and a row like those that it was made for."""
+
+    __slots__ = ("_add", "_address", "_dtype", "_look", "_strides")
+
+    def __init__(self, add: Any, look: Look, tensor: torch.Tensor) -> None:
+        self._add, self._look, self._address = add, look, ctypes.addressof(look)
+        self._dtype, self._strides = tensor.dtype, tensor.stride()
+
+    def into(self, z: torch.Tensor, row: int) -> bool:
+        """Write what a z of that shape reaches into the row at this address; False, and nothing, if it cannot."""
+        if z.dtype is not self._dtype or z.stride() != self._strides or not z.is_cpu or z.is_neg():
+            return False
+        try:
+            data = z.data_ptr()
+        except RuntimeError:  # of functorch's, which is no memory
+            return False
+        return bool(data) and not self._add(self._address, data, row, None, 1)
 
 
 class Native:
@@ -54,6 +77,16 @@ class Native:
         marks = torch.empty(((plan.sample_count + 7) // 8, plan.unit_count), dtype=torch.uint8, device=_CPU)
         done = self._run(look, z, sums, marks.data_ptr())
         return Engaged(marks, plan.sample_count, op == _RECTIFIED) if done else None
+
+    def reach(self, z: torch.Tensor, plan: Plan, row: torch.Tensor) -> Reach | None:
+        """See `kernels.reach`."""
+        wide = torch.float64 if z.dtype == torch.float64 else torch.float32
+        if row.dtype != wide or row.shape != (plan.unit_count,) or not (row.is_cpu and row.is_contiguous()):
+            return None
+        if z.numel() > _SHARED and torch.get_num_threads() > 1:
+            return None
+        look = _found(_REACH, z, plan)
+        return None if look is None else Reach(self._add, look, z)
 
     def maximum(self, z: torch.Tensor, plan: Plan) -> torch.Tensor | None:
         """See `kernels.maximum`."""

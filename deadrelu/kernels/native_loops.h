@@ -23,7 +23,7 @@ static ALWAYS_INLINE void NAME(add_rows)(const int op, const int jam, const CELL
     const WORD low = (WORD)look->low[0], high = (WORD)look->high[0];
     const WORD low2 = (WORD)look->low[1], high2 = (WORD)look->high[1];
     for (int64_t j = 0; j < n; j++) {
-        int32_t hits = 0, bits = 0;
+        int32_t hits = 0, bits = 0, odd = 0;
         WORD best = HAS_TOP(op) ? top_of[j] : 0, part[4] = {0, 0, 0, 0};
         double square = 0;
 #pragma GCC unroll 8
@@ -44,14 +44,16 @@ static ALWAYS_INLINE void NAME(add_rows)(const int op, const int jam, const CELL
             if (op == SQUARES)
                 square += (double)x * (double)x;
             if (HAS_TOP(op))
-                best = x > best ? x : best; /* NaN is never larger */
+                best = x > best ? x : best; /* NaN is never larger, and nothing is larger than NaN */
+            if (op == REACH)
+                odd |= x != x;
         }
         if (COUNTS(op)) {
             hits_of[j] += COUNTS_BITS ? __builtin_popcount((unsigned)bits) : hits;
             fired_of[j] = (uint8_t)bits;
         }
         if (HAS_TOP(op))
-            top_of[j] = best;
+            top_of[j] = odd ? NAN : best;
         if (SUMS(op))
             sum_of[j] += (part[0] + part[1]) + (part[2] + part[3]);
         if (op == SQUARES)
@@ -66,12 +68,12 @@ typedef void (*NAME(Add))(const CELL *, int64_t, int64_t, const Look *, NAME(Col
         NAME(add_rows)(OP, JAM, z, step, n, look, to->hits + first, to->fired + first, to->top + first, \
                        to->sum + first, to->square + first); \
     }
-ADD(TOP, 1) ADD(POSITIVE, 1) ADD(RECTIFIED, 1) ADD(INTERVALS, 1) ADD(MAGNITUDE, 1) ADD(SQUARES, 1)
-ADD(TOP, 8) ADD(POSITIVE, 8) ADD(RECTIFIED, 8) ADD(INTERVALS, 8) ADD(MAGNITUDE, 8) ADD(SQUARES, 8)
+ADD(TOP, 1) ADD(POSITIVE, 1) ADD(RECTIFIED, 1) ADD(INTERVALS, 1) ADD(MAGNITUDE, 1) ADD(SQUARES, 1) ADD(REACH, 1)
+ADD(TOP, 8) ADD(POSITIVE, 8) ADD(RECTIFIED, 8) ADD(INTERVALS, 8) ADD(MAGNITUDE, 8) ADD(SQUARES, 8) ADD(REACH, 8)
 #undef ADD
 #define EACH(JAM) \
     {NAME(add_TOP_##JAM), NAME(add_POSITIVE_##JAM), NAME(add_RECTIFIED_##JAM), \
-     NAME(add_INTERVALS_##JAM), NAME(add_MAGNITUDE_##JAM), NAME(add_SQUARES_##JAM)}
+     NAME(add_INTERVALS_##JAM), NAME(add_MAGNITUDE_##JAM), NAME(add_SQUARES_##JAM), NAME(add_REACH_##JAM)}
 static const NAME(Add) NAME(add_one)[] = EACH(1), NAME(add_eight)[] = EACH(8);
 #undef EACH
 
@@ -122,7 +124,7 @@ static void NAME(settle)(const Look *look, const NAME(Columns) *from, int64_t un
         for (int64_t u = 0; u < (COUNTS(look->op) ? units : 0); u++)
             hits[u] += from->hits[at + u];
         for (int64_t u = 0; u < (HAS_TOP(look->op) ? units : 0); u++)
-            top[u] = from->top[at + u] > top[u] ? from->top[at + u] : top[u];
+            top[u] = LARGER(look->op, from->top[at + u], top[u]);
         for (int64_t u = 0; u < (SUMS(look->op) ? units : 0); u++)
             sum[u] += from->sum[at + u];
         for (int64_t u = 0; u < (look->op == SQUARES ? units : 0); u++)
@@ -131,6 +133,7 @@ static void NAME(settle)(const Look *look, const NAME(Columns) *from, int64_t un
     for (int64_t u = 0; u < (outer == 1 ? 0 : units); u++) {
         const int64_t at = u * outer;
         int64_t hits_here = 0;
+        int odd_here = 0;
         WORD top_here = -(WORD)INFINITY;
         double sum_here = 0, square_here = 0;
         if (COUNTS(look->op))
@@ -141,6 +144,10 @@ static void NAME(settle)(const Look *look, const NAME(Columns) *from, int64_t un
 #pragma omp simd reduction(max : top_here)
             for (int64_t p = 0; p < count; p++)
                 top_here = from->top[at + p] > top_here ? from->top[at + p] : top_here;
+        if (look->op == REACH)
+#pragma omp simd reduction(| : odd_here)
+            for (int64_t p = 0; p < count; p++)
+                odd_here |= from->top[at + p] != from->top[at + p];
         if (SUMS(look->op))
 #pragma omp simd reduction(+ : sum_here)
             for (int64_t p = 0; p < count; p++)
@@ -150,7 +157,7 @@ static void NAME(settle)(const Look *look, const NAME(Columns) *from, int64_t un
             for (int64_t p = 0; p < count; p++)
                 square_here += from->square[at + p];
         hits[u] += (double)hits_here;
-        top[u] = top_here > top[u] ? top_here : top[u];
+        top[u] = LARGER(look->op, odd_here ? NAN : (double)top_here, top[u]);
         sum[u] += sum_here;
         square[u] += square_here;
     }

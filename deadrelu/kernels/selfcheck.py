@@ -58,6 +58,13 @@ def _agrees(native: Native, z: torch.Tensor, plan: Plan) -> bool:
             return False
         if not torch.allclose(found.rows, expected.rows, rtol=1e-5, atol=0):
             return False
+    for given in (z, finite):
+        row = torch.empty(plan.unit_count, dtype=torch.promote_types(z.dtype, torch.float32), device=z.device)
+        made = native.reach(given, plan, row)
+        if made is None or not made.into(given, row.data_ptr()):
+            return False
+        if not torch.equal(row.nan_to_num(7e30), given.amax(plan.over).to(row.dtype).nan_to_num(7e30)):
+            return False
     sums = Sums(plan.unit_count, z.device)
     rectified = native.engaged(finite, KINDS["relu"], plan, sums, rectified=True)
     expected_sum = reference.magnitude(finite.relu(), KINDS["relu"], plan)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..guards import Guarded, Releases
+from ..kernels import CHOICE
 from .relays import State
 from .shortcuts import Beat, Entry, Exit, Passage, Shortcut, ShortcutAfter, ShortcutBefore
 from .table import Place, Sink, Table, Tap
@@ -45,7 +46,9 @@ class Express:
         self._shortcuts: dict[Place, Shortcut] = {}
         self._known: dict[tuple[nn.Module, int | None], Armed] = {}
         self._armed: Armed = []
+        self._expected = 0  # calls in a pass whose shortcuts are all taken, 0 if there is no such pass
         self._spilled = False
+        self._native = CHOICE.native
 
     def before(self, place: Place, long: Guarded) -> ShortcutBefore:
         """Return the hook of an activation module."""
@@ -69,6 +72,9 @@ class Express:
         row = self._sink.row()
         if row < 0 or torch._C._len_torch_function_stack():  # our arithmetic need not pass through another's mode
             return
+        if self._native is not CHOICE.native:  # there are faster ones now
+            self._native = CHOICE.native
+            self.forget()
         armed = self._known.get((outer, batch))
         if armed is None:
             armed = self._prepare(table, batch)
@@ -81,6 +87,8 @@ class Express:
             for _, shortcut, beats in armed:
                 shortcut.beats = beats
             self._armed, self._spilled = armed, False
+            calls = [len(beats) for _, _, beats in armed]
+            self._expected = sum(calls) if all(calls) else 0
         self.passage.open(outer, row)
 
     def spill(self, place: Place) -> int:
@@ -88,13 +96,16 @@ class Express:
         shortcut = self._shortcuts.get(place)
         if self.passage.row < 0 or shortcut is None or not shortcut.beats:
             return 0
-        taken = shortcut.taken()
-        shortcut.beats, self._spilled = [], True  # to be armed anew for the next pass
-        for beat in taken:
-            self._sink.met(beat.slot, beat.samples)
-        count = len(taken)
-        taken.clear()
-        return count
+        self._spilled = True  # to be armed anew for the next pass
+        self._tell()
+        return shortcut.drop()
+
+    def _tell(self) -> None:
+        """Tell of the calls whose shortcut was taken."""
+        met, tell = self.passage.met, self._sink.met
+        for beat in met:
+            tell(beat.slot, beat.samples)
+        met.clear()
 
     def shut(self, *, beside: bool) -> dict[Place, int] | None:
         """The pass ends: returns how many calls were taken at each place; `beside`: others went the long way.
@@ -103,13 +114,10 @@ class Express:
         """
         if self.passage.row < 0:
             return {}
-        fit, met = bool(self._armed) and not beside and not self._spilled, self._sink.met
-        for _, shortcut, beats in self._armed:
-            taken = shortcut.taken()
-            fit &= len(taken) == len(beats) > 0
-            for beat in taken:
-                met(beat.slot, beat.samples)
-        found = None if fit else {place: len(shortcut.taken()) for place, shortcut in self._shortcuts.items()}
+        # No place takes more calls than it expects: if their number is right, so is each.
+        fit = 0 < self._expected == len(self.passage.met) and not (beside or self._spilled)
+        self._tell()
+        found = None if fit else {place: shortcut.taken() for place, shortcut in self._shortcuts.items()}
         self.passage.shut()
         return found
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..calls import in_compiled
 from ..guards import Guarded, Hook, Release, Releases
-from ..kernels import Plan, top
+from ..kernels import Plan, Reach, reach, top
 from ..windows import Slot
 from .relays import State
 
@@ -25,18 +25,20 @@ class Passage:
         number: counts the passes.
         row: the row of the window that largest z may be written into, -1 where there is no shortcut.
         outer: the outermost module.
+        met: the calls whose shortcut was taken, until they are told of.
     """
 
-    __slots__ = ("number", "outer", "row")
+    __slots__ = ("met", "number", "outer", "row")
 
     def __init__(self) -> None:
         self.number, self.row = 0, -1
         self.outer: nn.Module | None = None
+        self.met: list[Beat] = []
 
     def open(self, outer: nn.Module, row: int) -> None:
         """Allow shortcuts in the forward pass that begins."""
         self.number += 1
-        self.outer, self.row = outer, row
+        self.outer, self.row, self.met = outer, row, []
 
     def shut(self) -> None:
         """Allow none until the next pass."""
@@ -44,14 +46,33 @@ class Passage:
 
 
 class Beat:
-    """One call that is expected, with a z of one shape: where its largest z goes."""
+    """One call that is expected, with a z of one shape: where its largest z goes.
 
-    __slots__ = ("dtype", "over", "plan", "samples", "slot")
+    Attributes:
+        slot, samples: the site, and the samples that the call is on.
+        reach: the kernel that writes it, None if torch is to do it.
+    """
+
+    __slots__ = ("_asked", "_dtype", "_over", "_plan", "reach", "samples", "slot")
 
     def __init__(self, slot: Slot, plan: Plan) -> None:
-        self.slot, self.plan, self.samples, self.over = slot, plan, plan.sample_count, plan.over
+        self.slot, self.samples = slot, plan.sample_count
+        self._plan, self._over = plan, plan.over
         # Written straight into the row where the reduction can; None: by way of another tensor.
-        self.dtype = None if plan.slender else slot.ring[1]
+        self._dtype = None if plan.slender else slot.ring[1]
+        self.reach: Reach | None = None
+        self._asked = False
+
+    def keep(self, z: torch.Tensor, number: int) -> None:
+        """Write the largest z of each unit into the row of that number, by torch."""
+        row = self.slot.rows[number]
+        if z.dtype is self._dtype:
+            torch.amax(z.detach(), self._over, False, out=row)
+        else:
+            row.copy_(top(z.detach(), self._plan))
+        if not self._asked:
+            self._asked = True
+            self.reach = reach(z, self._plan, row)
 
 
 class Shortcut(Hook):
@@ -61,35 +82,39 @@ class Shortcut(Hook):
         beats: of each call that is expected, in order, what is known of it by the shape of its z.
     """
 
-    __slots__ = ("_long", "_met", "_number", "_passage", "beats")
+    __slots__ = ("_count", "_long", "_number", "_passage", "beats")
 
     def __init__(self, long: Guarded, passage: Passage) -> None:
         self._long, self._passage = long, passage
         self.beats: list[dict[torch.Size, Beat]] = []
-        self._met: list[Beat] = []
+        self._count = 0
         self._number = -1  # of the passage that they were met in
 
-    def taken(self) -> list[Beat]:
-        """Return the calls that were met here in the present passage."""
-        return self._met if self._number == self._passage.number else []
+    def taken(self) -> int:
+        """Return how many calls were met here in the present passage."""
+        return self._count if self._number == self._passage.number else 0
+
+    def drop(self) -> int:
+        """Take no further call until there are new `beats`; returns how many there were in the present passage."""
+        count = self.taken()
+        self.beats, self._count = [], 0
+        return count
 
     def _take(self, z: Any) -> bool:
         """Take the largest z, if this is the call that is expected."""
         passage = self._passage
         if self._number != passage.number:
-            self._number, self._met = passage.number, []
-        met = self._met
-        if len(met) >= len(self.beats) or z.__class__ is not torch.Tensor or torch._C._current_graph_task_id() != -1:
+            self._number, self._count = passage.number, 0
+        count = self._count
+        if count >= len(self.beats) or z.__class__ is not torch.Tensor or torch._C._current_graph_task_id() != -1:
             return False
-        beat = self.beats[len(met)].get(z.shape)
+        beat = self.beats[count].get(z.shape)
         if beat is None:
             return False
-        row = beat.slot.rows[passage.row]
-        if z.dtype is beat.dtype:
-            torch.amax(z.detach(), beat.over, False, out=row)
-        else:
-            row.copy_(top(z.detach(), beat.plan))
-        met.append(beat)
+        if beat.reach is None or not beat.reach.into(z, beat.slot.addresses[passage.row]):
+            beat.keep(z, passage.row)
+        passage.met.append(beat)
+        self._count = count + 1
         return True
 
 
@@ -99,7 +124,7 @@ class ShortcutBefore(Shortcut):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():  # asked first: a passage must not become part of compiled code
+        if torch.compiler.is_dynamo_compiling():  # asked first: a passage must not become part of compiled code
             return
         if self._passage.row >= 0 and args:
             try:
@@ -117,7 +142,7 @@ class ShortcutAfter(Shortcut):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return
         if self._passage.row >= 0:
             try:
@@ -145,7 +170,7 @@ class Entry(Hook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._state.inside:  # of compiled code, in a graph or between two
             return
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             self.began = self._state.enter(module, self._number, args, kwargs)
             return
         if not self._state.eager and in_compiled():
@@ -164,7 +189,7 @@ class Exit(Release):
         self._passage, self._state, self._entry = passage, state, entry
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if torch.compiler.is_compiling() or self._state.inside:
+        if torch.compiler.is_dynamo_compiling() or self._state.inside:
             if self._entry.began:
                 self._entry.began = False
                 self._state.leave()
