@@ -159,7 +159,7 @@ class Window:
                     slot.rows = ring[:, slot.row : slot.row + slot.columns].unbind(0)
                     slot.addresses = tuple(row.data_ptr() for row in slot.rows)
                     if where[0].type == "cpu" and slot.site.units:
-                        slot.first = memoryview(ring[:, slot.row].numpy())
+                        slot.first = ring[:, slot.row].numpy().data
         return held
 
     def begin_step(self, step: int) -> None:

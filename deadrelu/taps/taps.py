@@ -9,61 +9,48 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .. import tracing
 from ..batches import tensors_in
 from ..calls import in_backward, in_transform
-from ..kinds import Arguments, Kind, kind_of_function, refined
+from ..kinds import Arguments, Kind, refined
 from ..sites import Site
+from .calling import Calling
 from .compiled import Compiled
 from .express import Express
+from .frames import Frames
 from .placed import Placed
 from .scout import Scout
 from .table import Guard, Output, Place, Sink, Table
-
-_FUNCTIONS = 4096
-_ROWS = 6
-"""Rows of forward passes that are traced where a model goes other ways than before, the longest of as many of them.
-
-Not for ever: where blocks are skipped at random, what feeds a residual sum is another site by each way to it."""
+from .ways import Ways
 
 
-class Taps(TorchFunctionMode):
+class Taps:
     """Hooks on a model in training; `attach` and `detach` leave nothing behind.
 
     Attributes:
         scout: traces the forward passes that are not known yet.
         closing: to be detached when the forward pass that runs has ended.
-        forwards: forward passes counted.
         compiled: the hooks for code that is compiled.
     """
 
     def __init__(
         self, model: nn.Module, sink: Sink, guard: Guard, *, batch_dim: int, count_eval: bool, **patterns: Any
     ) -> None:
-        super().__init__()
         self.closing = False
-        self.forwards = 0
         self._gone = False
         self._model = model
         self._sink = sink
         self._batch_dim = batch_dim
         self._count_eval = count_eval
-        self._paths = tracing.module_paths(model)
-        self._past: dict[nn.Module, Table] = {}
-        self._followed: dict[nn.Module, list[nn.Module | None]] = {}
         self._tapped: set[Place] = set()
         self.placed = Placed()
         self._express = Express(sink)
-        self._frames: list[nn.Module] = []  # the modules that are followed, by number
-        self._tables: dict[nn.Module, Table] = {}
+        self._frames, self._ways = Frames(model, self._place), Ways()
         self.compiled = Compiled(
-            model, sink, self.placed, self._frames, self._tables, rows=self._rows, count_eval=count_eval
+            model, sink, self.placed, self._frames.modules, self._ways.tables, rows=self._rows, count_eval=count_eval
         )
         self.scout = Scout(model, sink, guard, self.compiled.state, **patterns)
         self._guard = guard
-        self._named: dict[Any, tuple[Kind, str] | None] = {}
-        self._looks = guard(self._function)
-        self._asks = guard(self._name)
+        self._calling = Calling(lambda: self.compiled.state.blind, self._function, guard)
         self._leaves = guard(self._leave)
         # The forward pass that runs: its outermost module, how often that called itself, and if it counts, the rest.
         self._outer: nn.Module | None = None
@@ -71,9 +58,7 @@ class Taps(TorchFunctionMode):
         self._counted: nn.Module | None = None
         self._scouting = False
         self._live = False
-        self._stale = False
         self._unknown = False
-        self._astrays = self._due = self._until = 0
         self._batch: int | None = None
         self._table: Table | None = None
         self._met: dict[Place, int] = {}
@@ -88,7 +73,7 @@ class Taps(TorchFunctionMode):
             return {}
         return {
             path: "compiled: a part of a model that is not compiled as a whole is not seen"
-            for module, path in self._paths.items()
+            for module, path in self._frames.paths.items()
             if path and (module._compiled_call_impl is not None or "_orig_mod" in module._modules)
         }
 
@@ -98,9 +83,7 @@ class Taps(TorchFunctionMode):
         `model` is what the user handed over, with its wrappers.
         """
         self.compiled.gate(model, self._guard)
-        for module in self._paths:
-            if module is self._model or next(module.children(), None) is not None:
-                self._follow(module)
+        self._frames.follow_all()
 
     def detach(self) -> None:
         """Remove every hook; in the middle of a forward pass, when that ends."""
@@ -139,13 +122,9 @@ class Taps(TorchFunctionMode):
             self._stack.clear()
             self._sink.end_forward(())
 
-    def _follow(self, module: nn.Module) -> None:
-        if isinstance(module, torch.jit.ScriptModule):
-            return
-        held = self._followed[module] = list(module._modules.values())
-        state, number = self.compiled.state, len(self._frames)
-        self._frames.append(module)
-        entry, leave = self._express.frame(self._guard(self._enter), self, state, number, held)
+    def _place(self, module: nn.Module, number: int, held: list[nn.Module | None]) -> None:
+        """Put the hooks of a module that holds others."""
+        entry, leave = self._express.frame(self._guard(self._enter), self, self.compiled.state, number, held)
         placed = self.compiled.framed if self.compiled.gated else self.placed
         placed.put(module.register_forward_pre_hook, entry, prepend=True, with_kwargs=True)
         placed.put(module.register_forward_hook, leave, always_call=True)
@@ -153,8 +132,7 @@ class Taps(TorchFunctionMode):
     # -- forward passes ------------------------------------------------------------------------------------------
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if len(self._followed[module]) != len(module._modules):
-            self._stale = True
+        self._frames.met(module)
         if module is self._outer and not (self._counted is None or self._counts(module) or self.compiled.shadowing):
             self.recover()  # an interrupt has ended the pass that was under way, and this is another one
         if self._outer is None:
@@ -163,7 +141,7 @@ class Taps(TorchFunctionMode):
             self._begin(module, args, kwargs)
             return
         self._again += module is self._outer
-        if self._pushed is self:
+        if self._pushed is self._calling:
             self._stack.append(module)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -179,16 +157,14 @@ class Taps(TorchFunctionMode):
         self._met.clear()
         self._unknown = False
         if not shadow:
-            self.forwards += 1
+            self._ways.passes += 1
             self._sink.begin_forward(self._batch, module, args, kwargs)
-        if self._stale or (self._sink.thorough and self._changed()):
-            self._rescan()
-        if self.forwards <= self._until:
-            self._tables.pop(module, None)
-        self._table = self._tables.get(module)
+        if self._frames.stale or (self._sink.thorough and self._frames.changed()):
+            self._renew()
+        self._table = self._ways.of(module)
         self._scouting = self._table is None or self._table.dynamic
         if self._scouting:
-            self.scout.attach(m for m in self._paths if m is not module)
+            self.scout.attach(m for m in self._frames.paths if m is not module)
             self.scout.begin(tensors_in((args, kwargs)), self._batch_dim, self._batch)
             self.scout._enter_module(module, args, kwargs)
             self._push(self.scout)
@@ -197,7 +173,7 @@ class Taps(TorchFunctionMode):
         assert self._table is not None
         if self._live and (self._table.functional or self._sink.thorough):
             self._stack.append(module)
-            self._push(self)
+            self._push(self._calling)
         elif self._live:
             self._express.open(module, self._table, self._batch)
 
@@ -213,23 +189,12 @@ class Taps(TorchFunctionMode):
                 return int(tensor.shape[self._batch_dim])
         return None
 
-    def _changed(self) -> bool:
-        """True if a module was replaced, added or removed."""
-        return any(held != list(module._modules.values()) for module, held in self._followed.items())
-
-    def _rescan(self) -> None:
+    def _renew(self) -> None:
         """The model has other modules than before: find them, and trace the next forward passes anew."""
-        self._stale = False
-        self._past.clear()
-        self._paths = tracing.module_paths(self._model)
-        self.scout.renew(self._model)
-        self._tables.clear()
+        self._ways.forget()
         self._express.forget()
-        for module in self._paths:
-            if module in self._followed:
-                self._followed[module][:] = module._modules.values()
-            elif next(module.children(), None) is not None:
-                self._follow(module)
+        self.scout.renew(self._model)
+        self._frames.renew()
 
     def _push(self, mode: TorchFunctionMode) -> None:
         if self._gone:  # something failed on the way here
@@ -261,7 +226,7 @@ class Taps(TorchFunctionMode):
                 if self._counted is not None:
                     self._end(module, out)
                 return
-        if self._pushed is self:
+        if self._pushed is self._calling:
             while self._stack and self._stack.pop() is not module:
                 pass
 
@@ -285,12 +250,10 @@ class Taps(TorchFunctionMode):
 
     def _learn(self, module: nn.Module, table: Table) -> None:
         """Place the taps that the traced forward pass of `module` asks for."""
-        if module in self._past:
-            table.learn_from(self._past[module])
-        self._tables[module] = self._past[module] = table
+        self._ways.learn(module, table)
         self._express.forget()
         self.compiled.found()
-        by_path = {path: m for m, path in self._paths.items()}
+        by_path = {path: m for m, path in self._frames.paths.items()}
         for place in table.taps:
             if place in self._tapped:
                 continue
@@ -301,8 +264,8 @@ class Taps(TorchFunctionMode):
             elif isinstance(place, Output):
                 self._tapped.add(place)
                 self.placed.put(place.layer.register_forward_hook, self._express.after(place, self._guard(self._made)))
-            elif (target := by_path.get(place[0])) is not None and target not in self._followed:
-                self._follow(target)
+            elif (target := by_path.get(place[0])) is not None:
+                self._frames.follow(target)
         if self.compiled.shadowing:
             self.compiled.learn(table)
 
@@ -322,12 +285,12 @@ class Taps(TorchFunctionMode):
                 continue
             one = len({tap.site.name for tap in taps}) == 1
             if not met:
-                self._stale |= self._changed()
-                self._astray()
+                self._frames.stale |= self._frames.changed()
+                self._ways.astray()
             elif met > len(taps) or not one:
                 if one:  # called more often than it was: trace until both ways were met
                     self._unknown = True
-                    self._astray()
+                    self._ways.astray()
                 table.dynamic |= not one
                 suspect += [tap.site for tap in taps]
         for _, place, _ in self._handed.values():
@@ -337,18 +300,8 @@ class Taps(TorchFunctionMode):
                 self._unknown = True
         self._handed.clear()
         if self._unknown:
-            self._tables.pop(module, None)
+            self._ways.doubt(module)
         return suspect
-
-    def _astray(self) -> None:
-        """The model goes other ways than those that were traced: trace some forward passes in a row.
-
-        Ever longer rows, so that of ways that alternate each is met, and ever further apart, for a way may be rare.
-        """
-        if self._astrays < _ROWS and self.forwards >= self._due:
-            self._astrays += 1
-            self._until = self.forwards + self._astrays
-            self._due = self.forwards + self._astrays**3
 
     # -- activations ---------------------------------------------------------------------------------------------
 
@@ -374,27 +327,6 @@ class Taps(TorchFunctionMode):
         with torch._C.DisableTorchFunction():  # our own arithmetic need not pass through any mode
             self._meet(place, z)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.compiler.is_compiling() or self.compiled.state.blind:
-            return func(*args, **kwargs)
-        try:
-            named = self._named[func]
-        except KeyError:
-            named = self._asks(func)
-        if named is not None:
-            self._looks(*named, args, kwargs)
-        return func(*args, **kwargs)
-
-    def _name(self, func: Any) -> tuple[Kind, str] | None:
-        """Return (kind, name) of a torch function that may be an activation."""
-        name = tracing.canonical_name(func)
-        kind = kind_of_function(name)
-        named = None if kind is None else (kind, name)
-        if len(self._named) < _FUNCTIONS:  # functions that are made anew at each call would fill it
-            self._named[func] = named
-        return named
-
     def _function(self, kind: Kind, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         z = next(tensors_in((args, kwargs)), None)
         if z is None or not self._stack or refined(kind, Arguments(args, kwargs)) is None:
@@ -403,7 +335,7 @@ class Taps(TorchFunctionMode):
         if held is not None and held[0]() is z and held[2] == _version(z):  # a hook has met it
             del self._handed[id(z)]
             return
-        self._meet((self._paths[self._stack[-1]], name), z)
+        self._meet((self._frames.paths[self._stack[-1]], name), z)
 
     def _meet(self, place: Place, z: torch.Tensor) -> None:
         if in_backward():
@@ -434,7 +366,7 @@ class Taps(TorchFunctionMode):
 
     def _replay(self, place: Place, z: torch.Tensor) -> None:
         """A checkpointed block runs again in backward: its gradients belong to sites that are met once only."""
-        for table in self._tables.values():
+        for table in self._ways.tables.values():
             taps = table.taps.get(place, ())
             if taps and len({tap.site.name for tap in taps}) == 1:
                 plan = taps[0].plan(z.shape, self._batch)

@@ -1,0 +1,58 @@
+"""Ways: which way forward passes take through a model, and which of them are traced to find out."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .table import Table
+
+_ROWS = 6
+"""Rows of forward passes that are traced where a model goes other ways than before, the longest of as many of them.
+
+Not for ever: where blocks are skipped at random, what feeds a residual sum is another site by each way to it."""
+
+
+class Ways:
+    """The tables of the forward passes that were traced.
+
+    Attributes:
+        tables: by the outermost module; one that is not there is traced.
+        passes: forward passes counted.
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[nn.Module, Table] = {}
+        self.passes = 0
+        self._past: dict[nn.Module, Table] = {}
+        self._astrays = self._due = self._until = 0
+
+    def of(self, module: nn.Module) -> Table | None:
+        """Return the table of a forward pass that begins, None if it is to be traced."""
+        if self.passes <= self._until:
+            self.tables.pop(module, None)
+        return self.tables.get(module)
+
+    def learn(self, module: nn.Module, table: Table) -> None:
+        """Take over the table of a forward pass that was traced."""
+        if module in self._past:
+            table.learn_from(self._past[module])
+        self.tables[module] = self._past[module] = table
+
+    def doubt(self, module: nn.Module) -> None:
+        """Trace the next forward pass of this module."""
+        self.tables.pop(module, None)
+
+    def astray(self) -> None:
+        """The model goes other ways than those that were traced: trace some forward passes in a row.
+
+        Ever longer rows, so that of ways that alternate each is met, and ever further apart, for a way may be rare.
+        """
+        if self._astrays < _ROWS and self.passes >= self._due:
+            self._astrays += 1
+            self._until = self.passes + self._astrays
+            self._due = self.passes + self._astrays**3
+
+    def forget(self) -> None:
+        """The model has other modules than before: nothing that was found holds."""
+        self.tables.clear()
+        self._past.clear()
