@@ -64,6 +64,8 @@ def sinks(top: Array, parts: Iterable[slice]) -> bool:
 
 def _of_some(found: Mask, parts: Iterable[slice]) -> list[slice]:
     """Return the sites of which some units were found."""
+    if np.count_nonzero(found) <= 1:
+        return []
     return [part for part in parts if np.count_nonzero(found[part]) > max(1, SOME * (part.stop - part.start))]
 
 
@@ -161,7 +163,7 @@ def _may_sink(steps: Array, history: Array) -> Mask:
     at = _centred(steps)
     own = np.add.accumulate(at[:0:-1])[::-1]  # what each capture but the first adds to a sum lasts until the end
     weight, bias, margin, std = history
-    slope: Array = np.minimum(at @ margin, own @ (weight[1:] + bias[1:])) / (at @ at)
+    slope: Array = np.minimum(at.dot(margin), own.dot(weight[1:] + bias[1:])) / at.dot(at)
     fall = slope * (steps[0] - steps[-1])
     calm: Mask = fall <= _ROUGHLY * FALL * np.minimum.reduce(std)  # not so of NaN
     return ~calm
@@ -200,11 +202,11 @@ def _centred(steps: Array) -> Array:
 
 def _slope(at: Array, values: Array) -> Array:
     """Return the slopes of the lines through values (..., k, units) at (k,), whose mean is 0."""
-    return np.asarray(at @ values / (at @ at))
+    return np.asarray(at.dot(values) / at.dot(at))
 
 
 def _line(at: Array, values: Array) -> tuple[Array, Array]:
     """Return slope and standard error of the lines through values (..., k, units) at (k,), whose mean is 0."""
     slope, k = _slope(at, values), len(at)
     rest = values - np.add.reduce(values, -2, keepdims=True) / k - at[:, None] * slope[..., None, :]
-    return slope, np.sqrt(np.add.reduce(rest * rest, -2) / max(1, k - 2) / (at @ at))
+    return slope, np.sqrt(np.add.reduce(rest * rest, -2) / max(1, k - 2) / at.dot(at))
