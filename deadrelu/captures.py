@@ -242,6 +242,4 @@ def _or(values: Array, other: Array | float) -> Array:
 
 
 def _over(part: Array, whole: Array) -> Array:
-    if np.minimum.reduce(whole, axis=None, initial=np.inf) > 0:  # most of the time; to look at each costs more
-        return part / whole
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
