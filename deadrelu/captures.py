@@ -7,7 +7,8 @@ step's end, in few operations, and nothing but O(units) is kept until the window
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,8 @@ NOW, STEP, MOVED, STARVED, SHRUNK, INNER, TURNED = range(len(VARIANTS))
 _ACTIVE, _BIAS, _FALL = range(2 * len(VARIANTS), 2 * len(VARIANTS) + 3)
 _ROWS = 2 * len(VARIANTS) + 3
 """Rows of what is measured: the means of all variants, their deviations, and what stands beside them."""
+_LEFT = np.array([NOW, len(VARIANTS) + NOW, _BIAS])
+"""Those that the next capture needs."""
 _TOGETHER = 1 << 21
 """Elements of the variants that are measured in one go: small ones cost launches, large ones memory."""
 
@@ -83,6 +86,7 @@ class Captured:
         self._steps: list[int] = []
         self._pending: list[torch.Tensor] = []
         self._places: list[tuple[int, int, slice, float]] = []  # capture, row, columns, what to divide by
+        self._plan = Plan([], 0, 0)
         self._before = np.empty((3, 0))  # mean and deviation of z without its bias, and the bias, when captured last
 
     @property
@@ -123,41 +127,64 @@ class Captured:
         """Return the captures since the last call: one transfer from the device."""
         steps, pending, places = self._steps, self._pending, self._places
         self._steps, self._pending, self._places = [], [], []
-        table = np.full((len(steps), _ROWS, self.units), np.nan)
+        plan = self._plan
+        if plan.places != places or plan.shape != (len(steps), _ROWS, self.units):  # they are the same most of the time
+            plan = self._plan = Plan(places, len(steps), self.units)
+        table = np.empty(plan.shape)
+        table.fill(np.nan)
         if pending:
-            raw = _host(pending)
-            at = 0
-            for number, row, columns, over in places:
-                width = columns.stop - columns.start
-                values = raw[at : at + width]
-                table[number, row, columns] = values if over == 1.0 else values / over
-                at += width
-        seen = np.zeros((len(steps), self.units), bool)
-        for number, row, columns, _ in places:
-            if row == _BIAS:
-                seen[number, columns] = True
+            table.put(plan.index, _host(pending))
+            for number, row, columns, over in plan.divided:
+                table[number, row, columns] /= over
         with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
-            values = _quantities(table, self._earlier(table, seen))
-        if not seen.all():
-            np.copyto(values, np.nan, where=~seen[:, None])
-        return Captures(steps, dict(self.columns), seen, values)
+            values = _quantities(table, self._earlier(table, plan), plan.rows)
+        if not plan.complete:
+            np.copyto(values, np.nan, where=~plan.seen[:, None])
+        return Captures(steps, dict(self.columns), plan.seen, values)
 
-    def _earlier(self, table: Array, seen: NDArray[np.bool_]) -> Array:
+    def _earlier(self, table: Array, plan: Plan) -> Array:
         """Return what the capture before each one left of each unit, (captures, 3, units)."""
-        present = table[:, [NOW, len(VARIANTS) + NOW, _BIAS]]
-        before = np.empty_like(present)
-        last = self._before
-        for i, now in enumerate(present):
-            before[i] = last
-            last = now if seen[i].all() else np.where(seen[i], now, last)
-        self._before = np.array(last)
-        return before
+        left = np.concatenate((self._before[None], table.take(_LEFT, 1)))
+        if not plan.complete:
+            for i, seen in enumerate(plan.seen):
+                np.copyto(left[i + 1], left[i], where=~seen)
+        self._before = left[-1].copy()
+        return left[:-1]
+
+
+class Plan:
+    """Where the numbers that the captures of a window left on the device stand among what was measured.
+
+    Attributes:
+        places: of which it was made: capture, row, columns, what to divide by.
+        shape: of what was measured, (captures, rows, units).
+        index: where each number stands, flat.
+        divided: the places of those that are divided.
+        rows: the rows of which something was measured.
+        seen: whether the site of a unit was captured, (captures, units).
+        complete: all were.
+    """
+
+    def __init__(self, places: list[tuple[int, int, slice, float]], captures: int, units: int) -> None:
+        self.places = places
+        self.shape = captures, _ROWS, units
+        index = np.arange(captures * _ROWS * units).reshape(self.shape)
+        parts = [index[i, row, columns] for i, row, columns, _ in places]
+        self.index = np.concatenate(parts) if parts else np.empty(0, np.intp)
+        self.divided = [place for place in places if place[3] != 1.0]
+        self.rows = frozenset(row for _, row, _, _ in places)
+        self.seen = np.zeros((captures, units), bool)
+        for i, row, columns, _ in places:
+            if row == _BIAS:
+                self.seen[i, columns] = True
+        self.complete = bool(self.seen.all())
 
 
 def _host(tensors: Sequence[torch.Tensor]) -> Array:
     """Return the elements of all tensors, one after the other."""
-    devices = {tensor.device for tensor in tensors}
-    if len(devices) == 1:
+    if all(tensor.is_cpu for tensor in tensors):
+        return np.concatenate([tensor.numpy() for tensor in tensors], axis=None, dtype=np.float64)
+    if len({tensor.device for tensor in tensors}) == 1:
         return torch.cat([tensor.flatten() for tensor in tensors]).cpu().double().numpy()
     return np.concatenate([tensor.flatten().cpu().double().numpy() for tensor in tensors])
 
@@ -172,28 +199,42 @@ def _mean_std(variants: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
     return mean[:, 0], z.sub_(mean).square_().sum(1).div_(max(1, z.shape[1] - 1)).sqrt_()
 
 
-def _quantities(table: Array, before: Array) -> Array:
+def _quantities(table: Array, before: Array, rows: Container[int]) -> Array:
     """Return QUANTITIES (captures, quantities, units) from what was measured and what the captures before left.
 
-    A part that cannot be told, for want of a capture before, is 0.
+    Rows: those of which something was measured. A part that cannot be told, for want of a capture before, is 0.
     """
-    means, stds = table[:, : len(VARIANTS)], table[:, len(VARIANTS) : 2 * len(VARIANTS)]
-    active, bias, fall = (table[:, row] for row in (_ACTIVE, _BIAS, _FALL))
-    reach = means + 2 * stds
-    std = stds[:, NOW]
-    out = np.zeros((len(table), len(QUANTITIES), table.shape[2]))
-    now = reach[:, NOW] + bias
-    out[:, 5], out[:, 6], out[:, 8], out[:, 9] = now, std, means[:, STEP] + fall, active
-    out[:, 10] = np.fmax(_over(stds[:, STEP], std), _over(stds[:, TURNED], stds[:, INNER]))
-    then, fell, moved = before[:, 0] + 2 * before[:, 1], bias - before[:, 2], reach[:, MOVED]
-    decay = _or(reach[:, SHRUNK] - then, 0.0)
-    starved = _or(reach[:, STARVED], moved)
+    table, before = table.swapaxes(0, 1), before.swapaxes(0, 1)
+    means, stds = table[: len(VARIANTS)], table[len(VARIANTS) : 2 * len(VARIANTS)]
+    bias, std = table[_BIAS], stds[NOW]
+    reach = 2 * stds
+    reach += means
+    values = np.zeros((table.shape[1], len(QUANTITIES), table.shape[2]))
+    weight, decay, fell, upstream, drawn, margin, spread, own, kick, rate, turn = values.swapaxes(0, 1)
+    np.add(reach[NOW], bias, out=margin)
+    np.add(means[STEP], table[_FALL], out=kick)
+    spread[:], rate[:] = std, table[_ACTIVE]
+    np.fmax(_over(stds[STEP], std), _over(stds[TURNED], stds[INNER]) if TURNED in rows else 0.0, out=turn)
+    if MOVED not in rows:
+        return values
+    then, moved = before[0] + 2 * before[1], reach[MOVED]
+    if SHRUNK in rows:
+        decay[:] = _or(reach[SHRUNK] - then, 0.0)
+    starved = _or(reach[STARVED], moved) if STARVED in rows else moved
     # A bias adds the same to every row: its part does not depend on the order in which weight and bias move.
-    parts = (moved - then - decay, decay, fell, starved - moved, now - bias - starved)
-    told = ~np.isnan(means[:, MOVED]) & ~np.isnan(before[:, 0])
-    for row, part in (*enumerate(parts), (7, means[:, MOVED] - before[:, 0] + fell)):
-        np.copyto(out[:, row], part, where=told)
-    return out
+    np.subtract(bias, before[2], out=fell)
+    np.subtract(moved, then, out=weight)
+    weight -= decay
+    np.subtract(starved, moved, out=upstream)
+    np.subtract(margin, bias, out=drawn)
+    drawn -= starved
+    np.subtract(means[MOVED], before[0], out=own)
+    own += fell
+    if math.isnan(np.add.reduce(own, axis=None)):
+        untold = np.isnan(means[MOVED]) | np.isnan(before[0])
+        for part in (weight, decay, fell, upstream, drawn, own):
+            part[untold] = 0.0
+    return values
 
 
 def _or(values: Array, other: Array | float) -> Array:
@@ -201,4 +242,4 @@ def _or(values: Array, other: Array | float) -> Array:
 
 
 def _over(part: Array, whole: Array) -> Array:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .captures import Captures
 from .coroner import Coroner
-from .counts import UnitCounts
+from .counts import SiteCounter, UnitCounts
 from .deaths import Death, Event
 from .drift import Drift
 from .edits import Edits
@@ -120,7 +120,7 @@ class Chronicle:
         self._count()
         turns = self.lives.update(observed.steps, observed.fired, observed.samples)
         self._follow(captures, rates, observed)
-        self.quiet = np.logical_not(observed.fired.any(0))
+        self.quiet = ~np.logical_or.reduce(observed.fired)
         self.sinks = sinks(observed.top, (slot.units for slot in self._window.slots.values()))
         died, revived = self._turns(turns, observed)
         self._reaches(observed)
@@ -198,11 +198,10 @@ class Chronicle:
                     self._held[slot.start + death.unit] = death
 
     def _count(self) -> None:
+        slots = [slot for slot in self._window.slots.values() if slot.counter.samples]
         self._counted = {}
-        for name, slot in self._window.slots.items():
-            counts = slot.counter.host()
-            if not counts.samples:
-                continue
+        for slot, counts in zip(slots, SiteCounter.hosts([slot.counter for slot in slots]), strict=True):
+            name = slot.site.name
             self.counts[name] = self._counted[name] = counts
             fed, seen = self._fed.get(name, (0, 0))
             self._fed[name] = (fed + counts.active_samples, seen + counts.samples)
@@ -217,9 +216,10 @@ class Chronicle:
     def _reaches(self, observed: Observed) -> None:
         """Keep the largest z at the last firing of each unit, and at the step after it."""
         on = observed.fired[-1]
-        self._top[on], self._next[on] = observed.top[-1, on], -np.inf  # not seen yet
-        units = np.flatnonzero(~on)
-        if not len(units):
+        np.copyto(self._top, observed.top[-1], where=on)
+        np.copyto(self._next, -np.inf, where=on)  # not seen yet
+        units = np.flatnonzero(~on & (~self.quiet | np.isneginf(self._next)))
+        if not len(units):  # of those that have been silent for long both are known
             return
         fired, top, seen = observed.fired[:, units], observed.top[:, units], observed.samples[:, units] > 0
         columns, any_fired = np.arange(len(units)), fired.any(0)
@@ -235,9 +235,9 @@ class Chronicle:
         if len(fired):
             columns, units = self._places(captures)
             since = np.zeros(len(units), bool)
-            ends = np.searchsorted(observed.steps, captures.steps, side="right")
+            ends = observed.steps.searchsorted(captures.steps, side="right")
             for i, (start, end) in enumerate(pairwise([0, *ends])):
-                since |= observed.fired[start:end, units].any(0)
+                since |= np.logical_or.reduce(observed.fired[start:end])[units]
                 fired[i, columns] = since
                 since &= ~captures.seen[i, columns]
         self._paths.follow(captures, fired, rates)

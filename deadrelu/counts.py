@@ -5,6 +5,7 @@ They merge by + or max, so that calls, batches, windows and ranks are one operat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,7 @@ class SiteCounter:
     """
 
     def __init__(self, units: int, device: torch.device) -> None:
+        self.units, self.device = units, device
         self._sums = Sums(units, device)
         self._begin()
 
@@ -164,18 +166,46 @@ class SiteCounter:
 
     def host(self) -> UnitCounts:
         """Return the counts on the host: the one place that waits for the device."""
-        active, samples, top, size, square, grad_max = self._sums.rows.cpu().double().numpy().copy()
+        return self.hosts([self])[0]
+
+    @staticmethod
+    def hosts(counters: Sequence[SiteCounter]) -> list[UnitCounts]:
+        """Return the counts of some sites on the host, for which each device is waited for once."""
+        found: dict[int, UnitCounts] = {}
+        for device in {counter.device for counter in counters}:
+            there = [counter for counter in counters if counter.device == device]
+            rows = _together([counter._sums.rows for counter in there])
+            whole = np.rint(rows[:2]).astype(np.int64)
+            np.fmax(rows[4], np.square(rows[5]), out=rows[4])  # tiny squares may have vanished
+            start = 0
+            for counter in there:
+                part = slice(start, start + counter.units)
+                found[id(counter)] = counter._told(rows[:, part], whole[:, part])
+                start = part.stop
+        return [found[id(counter)] for counter in counters]
+
+    def _told(self, rows: NDArray[np.float64], whole: NDArray[np.int64]) -> UnitCounts:
+        """Return the counts, from the rows of the sums (6, units), and the whole numbers of the first two."""
+        _, _, top, size, square, grad_max = rows
+        active, samples = whole
         if self._alone is not None:  # of a forward pass that is under way
             samples = samples - self._alone.fired.sum(0).cpu().numpy()
         seen = self._grad_positions > 0
         return UnitCounts(
             samples=self.samples,
             positions=self.positions,
-            active=np.rint(active).astype(np.int64),
-            active_samples=np.rint(samples).astype(np.int64),
+            active=active,
+            active_samples=samples,
             max_z=top,
             magnitude=size if self._output_positions else np.full_like(size, np.nan),
-            grad_square=np.fmax(square, np.square(grad_max)) if seen else None,  # tiny squares may have vanished
+            grad_square=square if seen else None,
             grad_max=grad_max if seen else None,
             grad_positions=self._grad_positions,
         )
+
+
+def _together(rows: Sequence[torch.Tensor]) -> NDArray[np.float64]:
+    """Return the sums of sites on one device, (6, units) each, side by side on the host."""
+    if rows[0].is_cpu:
+        return np.concatenate([part.numpy() for part in rows], 1, dtype=np.float64)
+    return torch.cat(list(rows), 1).cpu().double().numpy()

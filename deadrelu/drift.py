@@ -287,6 +287,9 @@ class Drift:
         captures, rates = self.captured.close(), self._rates
         self._rates = []
         widths = [f.site.units for f in self.followers.values()]
+        if all(len(known) == len(widths) for known in rates):
+            table = np.array(rates).reshape(len(rates), len(widths), 2)
+            return captures, table.repeat(widths, 1).swapaxes(1, 2)
         told = np.full((len(rates), 2, sum(widths)), np.nan)
         for i, known in enumerate(rates):  # a site that joined later has none
             told[i, :, : sum(widths[: len(known)])] = np.repeat(known, widths[: len(known)], 0).T

@@ -1,8 +1,7 @@
-"""Growth: the largest z of one site over the last steps, and whether it grows without bound."""
+"""Growth: the largest z of each site over the last steps, and whether it grows without bound."""
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise
 
 import numpy as np
@@ -18,33 +17,51 @@ EVEN = 0.25
 
 
 class Growth:
-    """The largest z of one site over the last steps."""
+    """The largest z of each site over the last steps."""
 
     def __init__(self) -> None:
-        self.said = False
-        self._first: float | None = None
-        self._tops: deque[float] = deque(maxlen=STEPS)
+        self._tops: Array = np.empty((STEPS, 0))  # where it was finite, the newest last; -inf before that
+        self._first: Array = np.empty(0)  # the largest of the first window, NaN before it
+        self._said: set[int] = set()
 
-    def explodes(self, top: Array) -> bool:
-        """Take in the largest finite z of each step of a window, (k,), or -inf; True once it grows without bound.
+    def explodes(self, top: Array) -> list[int]:
+        """Take in the largest finite z of each site at each step of a window, (k, sites), or -inf.
 
-        Every part of the last steps is above the one before, and the largest z far above all of the first window; a
-        healthy network that starts out small grows, too, but not beyond a thousand.
+        Returns the sites that have begun to grow without bound: every part of the last steps is above the one before,
+        and the largest z far above all of the first window; a healthy network that starts out small grows, too, but
+        not beyond a thousand. Further sites may join.
 
         >>> growth = Growth()
-        >>> [growth.explodes(1.2 ** np.arange(i, i + 50.0)) for i in (0, 50, 100)]
-        [False, True, False]
+        >>> [growth.explodes(1.2 ** np.arange(i, i + 50.0)[:, None]) for i in (0, 50, 100)]
+        [[], [0], []]
         """
-        self._tops.extend(top[np.isfinite(top)].tolist())
-        if self._first is None and self._tops:
-            self._first = max(1.0, *self._tops)
-        if self.said or self._first is None or len(self._tops) < STEPS:
-            return False
-        if max(self._tops) <= LONG * self._first:
-            return False
-        parts = np.array(self._tops).reshape(PARTS, -1).max(1)
-        if parts[0] <= 0 or parts[-1] <= LONG * self._first:
+        self._take(top)
+        most = np.maximum.reduce(self._tops)
+        fresh = np.isnan(self._first) & (most > -np.inf)
+        np.copyto(self._first, np.maximum(1.0, most), where=fresh)
+        large = np.flatnonzero(most > LONG * self._first).tolist()
+        found = [site for site in large if site not in self._said and self._grows(site)]
+        self._said.update(found)
+        return found
+
+    def _take(self, top: Array) -> None:
+        more = top.shape[1] - len(self._first)
+        if more:
+            self._tops = np.pad(self._tops, ((0, 0), (0, more)), constant_values=-np.inf)
+            self._first = np.append(self._first, np.full(more, np.nan))
+        last = top[-STEPS:]
+        finite = np.isfinite(last)
+        if len(last) == STEPS and finite.all():
+            self._tops = last
+            return
+        finite = np.isfinite(top)
+        for site, held in enumerate(self._tops.T):
+            held[:] = np.append(held, top[finite[:, site], site])[-STEPS:]
+
+    def _grows(self, site: int) -> bool:
+        tops = self._tops[:, site]
+        parts = tops.reshape(PARTS, -1).max(1)
+        if not np.isfinite(tops[0]) or parts[0] <= 0 or parts[-1] <= LONG * self._first[site]:
             return False
         growth = [np.log(after / before) for before, after in pairwise(parts)]
-        self.said = bool(min(growth) > 0 and min(growth) >= EVEN * max(growth))
-        return self.said
+        return bool(min(growth) > 0 and min(growth) >= EVEN * max(growth))

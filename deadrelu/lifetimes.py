@@ -40,7 +40,7 @@ class Lifetimes:
     """The lives of units, fed with windows of observations. Memory is O(units)."""
 
     def __init__(self, *, rate: float = 1e-3, alpha: float = 0.05) -> None:
-        self._alpha = alpha
+        self._rate, self._alpha = rate, alpha
         self._base = samples_needed(rate, alpha)
         self.last_fired: NDArray[np.int64] = np.empty(0, np.int64)
         self.samples: NDArray[np.int64] = np.empty(0, np.int64)
@@ -65,10 +65,10 @@ class Lifetimes:
 
         A unit of rate r needs at least ln(alpha) / ln(1 - r / 10) samples of silence.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            need = np.ceil(math.log(self._alpha) / np.log1p(-rate / 10))
-        known = np.isfinite(need) & (rate > 0) & ~self.dead
-        self.need[known] = np.maximum(self.need[known], need[known].astype(np.int64))
+        rare = (rate > 0) & (rate < 11 * self._rate) & ~self.dead  # from 10 times on `need` is no more than it was
+        if rare.any():
+            need = np.ceil(math.log(self._alpha) / np.log1p(-rate[rare] / 10))
+            self.need[rare] = np.maximum(self.need[rare], need.astype(np.int64))
 
     def update(self, steps: NDArray[np.int64], fired: NDArray[np.bool_], samples: NDArray[np.int64]) -> list[Turn]:
         """Live through a window of observed steps. Returns the turns in it, in order of time.
@@ -80,15 +80,15 @@ class Lifetimes:
         """
         if not len(steps):
             return []
-        now = self.samples + samples.sum(0)
+        now = self.samples + np.add.reduce(samples)
         # Most units fire at every step, and nothing can happen to them.
-        busy = fired.all(0) & ~self.dead
-        self.last_fired[busy] = steps[-1]
-        self.silent_since[busy] = now[busy]
-        turns: list[Turn] = []
-        quiet = np.flatnonzero(~busy)
-        if len(quiet):
-            turns = self._quiet(quiet, steps, fired[:, quiet], samples[:, quiet])
+        busy = np.logical_and.reduce(fired) & ~self.dead
+        np.copyto(self.last_fired, steps[-1], where=busy)
+        np.copyto(self.silent_since, now, where=busy)
+        # Nor to those that never fire, if they are dead, or have not been silent for long enough.
+        late = ~self.dead & (now - self.silent_since >= self.need)
+        (units,) = (~busy & (late | np.logical_or.reduce(fired))).nonzero()
+        turns = self._quiet(units, steps, fired[:, units], samples[:, units]) if len(units) else []
         self.samples = now
         return turns
 
@@ -100,18 +100,21 @@ class Lifetimes:
         samples: NDArray[np.int64],
     ) -> list[Turn]:
         """Live through a window: units that were silent in some step, or are dead."""
-        total = self.samples[units] + np.cumsum(samples, 0)
-        once = fired.any(0)
-        # Most stay dead, or have not been silent for long enough by far.
-        long = total[-1] - self.silent_since[units] >= self.need[units]
-        turning = np.where(self.dead[units], once, long)
+        before = self.samples[units]
+        once = np.logical_or.reduce(fired)
+        # Most have not been silent for long enough by far, even if it had been at one stretch.
+        silent = before - self.silent_since[units] + np.add.reduce(np.where(fired, 0, samples))
+        turning = np.where(self.dead[units], once, silent >= self.need[units])
         turns: list[Turn] = []
-        if turning.any():
-            turns = self._turning(units[turning], steps, fired[:, turning], samples[:, turning], total[:, turning])
         calm = np.flatnonzero(once & ~turning)
-        last = len(steps) - 1 - fired[::-1, calm].argmax(0)
-        self.last_fired[units[calm]] = steps[last]
-        self.silent_since[units[calm]] = total[last, calm]
+        if len(calm):
+            last = len(steps) - 1 - fired[::-1, calm].argmax(0)
+            self.last_fired[units[calm]] = steps[last]
+            total = before[calm] + np.add.accumulate(samples[:, calm])
+            self.silent_since[units[calm]] = total[last, np.arange(len(calm))]
+        if turning.any():
+            total = before[turning] + np.add.accumulate(samples[:, turning])
+            turns = self._turning(units[turning], steps, fired[:, turning], samples[:, turning], total)
         return turns
 
     def _turning(

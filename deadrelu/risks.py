@@ -22,7 +22,7 @@ class Risks:
         self._drift = drift
         self._warned: NDArray[np.bool_] = np.empty(0, bool)
         self._sinking = Sinking()
-        self._growth: dict[str, Growth] = {}
+        self._growth = Growth()
 
     def look(self, captures: Captures, observed: Observed, dead: NDArray[np.bool_]) -> list[Event]:
         """Return who is about to die, or to overflow; each unit once until it is out of danger."""
@@ -34,11 +34,11 @@ class Risks:
             return []
         self._sinking.follow(captures)
         left = self._sinking.left()
-        danger = np.isfinite(left)
-        before = np.append(self._warned, np.zeros(len(danger) - len(self._warned), bool))
+        before, danger = self._warned, np.isfinite(left)
         self._warned = danger
         if not danger.any():
             return []
+        before = np.append(before, np.zeros(len(danger) - len(before), bool))
         events = []
         for name, part in captures.columns.items():
             slot = self._window.slots.get(name)
@@ -53,14 +53,18 @@ class Risks:
         return events
 
     def _about_to_overflow(self, observed: Observed, step: int) -> list[Event]:
+        slots = [slot for slot in self._window.slots.values() if slot.site.units]
+        if not slots:
+            return []
+        starts, top = [slot.start for slot in slots], observed.top
+        largest = np.maximum.reduceat(top, starts, 1)
+        if not np.isfinite(largest).all():
+            top = np.where(np.isfinite(top), top, -np.inf)
+            largest = np.maximum.reduceat(top, starts, 1)
         events = []
-        tops = np.where(np.isfinite(observed.top), observed.top, -np.inf)
-        for name, slot in self._window.slots.items():
-            top = tops[:, slot.units]
-            growth = self._growth.get(name) or self._growth.setdefault(name, Growth())
-            if growth.explodes(top.max(1, initial=-np.inf)):
-                reached = top.max(0)
-                events.append(explosion_event(name, step, int(reached.argmax()), float(reached.max())))
+        for i in self._growth.explodes(largest):
+            reached = top[:, slots[i].units].max(0)
+            events.append(explosion_event(slots[i].site.name, step, int(reached.argmax()), float(reached.max())))
         return events
 
     def _mover(self, name: str, part: str | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 import numpy as np
@@ -27,9 +26,12 @@ RARE = 0.02
 _WEIGHT, _DECAY, _BIAS, _MARGIN, _STD, _RATE = map(
     QUANTITIES.index, ("weight", "decay", "bias", "margin", "std", "rate")
 )
-_SEEN_MARGIN = 2
+_SEEN_MARGIN, _SEEN_STD = 2, 3
 _WIDE = 2.0
-
+_ROOM = MOST + LEAST
+"""Captures that there is room for: when it is full, the last ones move to the front."""
+_ROUGHLY = 0.9
+"""What a glance leaves for rounding, as a factor."""
 
 GLANCE, CLEAR, SOME = 0.1, 4.0, 0.05
 """Part of its largest z that a unit loses from one half of a window to the next, the standard errors by which it does,
@@ -49,12 +51,22 @@ def sinks(top: Array, parts: Iterable[slice]) -> bool:
     half = len(top) // 2
     if half < LEAST:
         return False
+    before, after = top[:half], top[half:]
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite does not sink
-        before, after = top[:half], top[half:]
-        start, fall = before.mean(0), before.mean(0) - after.mean(0)
-        noise = np.sqrt(before.var(0) / half + after.var(0) / len(after))
-        found = (fall > CLEAR * noise) & (fall > GLANCE * start) & (start > 0)
-    return any(np.count_nonzero(found[part]) > max(1, SOME * (part.stop - part.start)) for part in parts)
+        start = np.add.reduce(before) / half
+        fall = start - np.add.reduce(after) / len(after)
+        found = (fall > GLANCE * start) & (start > 0)
+        sites = _of_some(found, parts)
+        if sites:  # the noise is dear, and in most windows no site gets here
+            found &= fall > CLEAR * np.sqrt(before.var(0) / half + after.var(0) / len(after))
+    return bool(_of_some(found, sites))
+
+
+def _of_some(found: Mask, parts: Iterable[slice]) -> list[slice]:
+    """Return the sites of which some units were found."""
+    if np.count_nonzero(found) <= 1:
+        return []
+    return [part for part in parts if np.count_nonzero(found[part]) > max(1, SOME * (part.stop - part.start))]
 
 
 class Sinking:
@@ -66,8 +78,9 @@ class Sinking:
     """
 
     def __init__(self) -> None:
-        self._steps: deque[int] = deque(maxlen=MOST)
-        self._seen: Array = np.empty((0, 4, 0))  # weight and bias part, margin, std z; (captures, 4, units)
+        self._end = 0  # of what is held, in order of time
+        self._steps: Array = np.empty(_ROOM)
+        self._seen: Array = np.empty((4, _ROOM, 0))  # weight and bias part, margin, std z; (4, captures, units)
         self._best: Array = np.empty(0)
 
     def follow(self, captures: Captures) -> None:
@@ -77,13 +90,30 @@ class Sinking:
         if more:
             self._seen = np.pad(self._seen, ((0, 0), (0, 0), (0, more)), constant_values=np.nan)
             self._best = np.append(self._best, np.zeros(more))
+        if not len(values):
+            return
+        now = self._room(len(values))
+        self._steps[now] = captures.steps[-MOST:]
         with np.errstate(over="ignore", invalid="ignore"):
-            seen = values[:, [_WEIGHT, _BIAS, _MARGIN, _STD]]
-            seen[:, 0] += values[:, _DECAY]
-        self._steps.extend(captures.steps)
-        self._seen = np.concatenate((self._seen[max(0, len(self._seen) + len(seen) - MOST) :], seen))
-        if len(values):
-            self._best = np.fmax(self._best, values[:, _RATE].max(0, initial=0.0, where=~np.isnan(values[:, _RATE])))
+            np.add(values[:, _WEIGHT], values[:, _DECAY], out=self._seen[0, now])
+        for row, quantity in ((1, _BIAS), (_SEEN_MARGIN, _MARGIN), (_SEEN_STD, _STD)):
+            self._seen[row, now] = values[:, quantity]
+        np.fmax(self._best, np.fmax.reduce(values[:, _RATE]), out=self._best)
+
+    def _room(self, captures: int) -> slice:
+        """Make room for so many captures, MOST at most, after the last ones, and return where."""
+        start = self._end
+        if start + captures > _ROOM:
+            start = MOST - captures
+            kept = slice(self._end - start, self._end)
+            self._steps[:start], self._seen[:, :start] = self._steps[kept], self._seen[:, kept]
+        self._end = start + captures
+        return slice(start, self._end)
+
+    @property
+    def _last(self) -> slice:
+        """Where the last captures stand, MOST of them or as many as there are."""
+        return slice(max(0, self._end - MOST), self._end)
 
     def left(self) -> Array:
         """Return in how many steps each margin meets zero, (units,); NaN where it does not sink steadily.
@@ -99,59 +129,84 @@ class Sinking:
         array([100.,  nan])
         """
         found = np.full(len(self._best), np.nan)
-        steps = np.array(self._steps, float)
-        seen = ~np.isnan(self._seen[:, _SEEN_MARGIN])
-        if seen.all():
-            self._look(steps, slice(None), found)
-        else:
-            codes = (1 << np.arange(len(seen))) @ seen
-            for code in np.unique(codes):
-                units = np.flatnonzero(codes == code)
-                mask = seen[:, units[0]]
-                self._look(steps[mask], units, found, mask)
-        return found
-
-    def _look(
-        self, steps: Array, units: slice | NDArray[np.intp], found: Array, captures: slice | Mask = slice(None)
-    ) -> None:
-        """Find out about units that were all seen in the same captures."""
+        steps, history = self._steps[self._last], self._seen[:, self._last]
         if len(steps) < LEAST:
-            return
-        at, span = steps - steps.mean(), steps[-1] - steps[0]
-        history = self._seen[captures][:, :, units]
+            return found
         with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
-            slope, noise = _line(at, history[:, _SEEN_MARGIN])
-            margin = history[:, _SEEN_MARGIN].mean(0) + slope * at[-1]
-            near = margin <= _WIDE * AHEAD * span * -slope  # at a glance; what is far off need not be looked at
-            falling = np.flatnonzero((slope < -SURE * noise) & near & (self._best[units] > RARE))
-            if len(falling):
-                weight, bias, margin, std = history[:, :, falling].swapaxes(0, 1)
-                left = _meets_zero(at, span, np.nan_to_num(weight) + np.nan_to_num(bias), margin, std)
-                found[np.arange(len(found))[units][falling]] = left
+            units = np.flatnonzero(_may_sink(steps, history) & (self._best > RARE))
+            if not len(units):
+                return found
+            history = history[:, :, units]
+            seen = ~np.isnan(history[_SEEN_MARGIN])
+            if seen.all():
+                found[units] = _left(steps, history)
+                return found
+            codes = (1 << np.arange(len(seen))) @ seen
+            for code in np.unique(codes):  # units that were seen in the same captures
+                alike = codes == code
+                there = seen[:, alike.argmax()]
+                found[units[alike]] = _left(steps[there], history[:, there][:, :, alike])
+        return found
 
     def mover(self, units: NDArray[np.bool_] | NDArray[np.intp]) -> str | None:
         """Return which part of the layer, `weight` or `bias`, lowered these margins most; None if none did."""
-        weight, bias = np.nan_to_num(self._seen[1:, :2, units]).sum((0, 2))
+        weight, bias = np.nan_to_num(self._seen[:2, self._last][:, 1:, units]).sum((1, 2))
         return None if min(weight, bias) >= 0 else "bias" if bias < weight else "weight"
 
 
-def _meets_zero(at: Array, span: float, own: Array, margin: Array, std: Array) -> Array:
-    """Return in how many steps the margins (k, units) that sink steadily meet zero; NaN for the others."""
-    moved = np.concatenate((np.zeros_like(own[:1]), np.cumsum(own[1:], 0)))
-    rest, noise = _line(at, margin - moved)
-    rest = np.sign(rest) * np.maximum(np.abs(rest) - 2 * noise, 0)
-    half = len(at) // 2
-    slope = _line(at, moved)[0] + rest
-    late = _line(at[half:] - at[half:].mean(), moved[half:])[0] + rest
-    now = margin.mean(0) + slope * at[-1]
-    left = np.divide(now, -slope, out=np.full_like(now, np.inf), where=slope < 0)
-    steady = (slope < 0) & (late <= STRAIGHT * slope) & (-slope * span > FALL * np.median(std, 0))
-    return np.where(steady & (now > 0) & (left <= AHEAD * span), left, np.nan)
+def _may_sink(steps: Array, history: Array) -> Mask:
+    """Return which units may meet zero, (units,), at a glance: few calls, for all units, after every window.
+
+    What `_left` demands of the fall is compared with the larger of two: that of the margin, and that by the layer's
+    own part. Between their slopes lies the one that it takes. A unit that was not seen in all captures may.
+    """
+    at = _centred(steps)
+    own = np.add.accumulate(at[:0:-1])[::-1]  # what each capture but the first adds to a sum lasts until the end
+    weight, bias, margin, std = history
+    slope: Array = np.minimum(at.dot(margin), own.dot(weight[1:] + bias[1:])) / at.dot(at)
+    fall = slope * (steps[0] - steps[-1])
+    calm: Mask = fall <= _ROUGHLY * FALL * np.minimum.reduce(std)  # not so of NaN
+    return ~calm
+
+
+def _left(steps: Array, history: Array) -> Array:
+    """Return in how many steps the margins of units meet zero, (units,), NaN where they do not sink steadily.
+
+    History: weight and bias part, margin and std z of units that all of these captures have seen, (4, k, units).
+    """
+    if len(steps) < LEAST:
+        return np.full(history.shape[2], np.nan)
+    at, span, half = _centred(steps), steps[-1] - steps[0], len(steps) // 2
+    parts, margin, std = history[:2], history[_SEEN_MARGIN], np.sort(history[_SEEN_STD], 0)
+    own = np.add.reduce(np.where(np.isnan(parts), 0.0, parts))
+    own[0] = 0.0
+    moved = np.add.accumulate(own)
+    (slope, rest, pull), (noise, doubt, _) = _line(at, np.array((margin, margin - moved, moved)))
+    mean = np.add.reduce(margin) / len(at)
+    near = mean + slope * at[-1] <= _WIDE * AHEAD * span * -slope
+    sure = (slope < -SURE * noise) & near
+    rest = np.sign(rest) * np.maximum(np.abs(rest) - 2 * doubt, 0)
+    slope, late = pull + rest, _slope(_centred(steps[half:]), moved[half:]) + rest
+    now = mean + slope * at[-1]
+    left: Array = np.divide(now, -slope, out=np.full_like(now, np.inf), where=slope < 0)
+    median = (std[half] + std[(len(at) - 1) // 2]) / 2
+    steady: Mask = (slope < 0) & (late <= STRAIGHT * slope) & (-slope * span > FALL * median)
+    left[~(sure & steady & (now > 0) & (left <= AHEAD * span))] = np.nan
+    return left
+
+
+def _centred(steps: Array) -> Array:
+    at: Array = steps - np.add.reduce(steps) / len(steps)
+    return at
+
+
+def _slope(at: Array, values: Array) -> Array:
+    """Return the slopes of the lines through values (..., k, units) at (k,), whose mean is 0."""
+    return np.asarray(at.dot(values) / at.dot(at))
 
 
 def _line(at: Array, values: Array) -> tuple[Array, Array]:
-    """Return slope and standard error of the line through values (k, units) at (k,), whose mean is 0."""
-    square = (at**2).sum()
-    slope = (at[:, None] * values).sum(0) / square
-    rest = values - values.mean(0) - at[:, None] * slope
-    return slope, np.sqrt((rest**2).sum(0) / max(1, len(at) - 2) / square)
+    """Return slope and standard error of the lines through values (..., k, units) at (k,), whose mean is 0."""
+    slope, k = _slope(at, values), len(at)
+    rest = values - np.add.reduce(values, -2, keepdims=True) / k - at[:, None] * slope[..., None, :]
+    return slope, np.sqrt(np.add.reduce(rest * rest, -2) / max(1, k - 2) / at.dot(at))

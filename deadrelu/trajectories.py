@@ -6,6 +6,7 @@ healthy capture to the first one of the silence; that sum is what a death report
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -115,11 +116,10 @@ class Trajectories:
                     kicks[there] = _advance(state, step, seen[:, there], fired[i, there], *rates[i][:, there])
                     self._state[:, there] = state
                 for site, part in self._columns.items():
-                    if there[part.start : part.start + 1].any():
-                        held = self._kicks.setdefault(site, deque(maxlen=256))
+                    if part.start < part.stop and there[part.start]:
                         usual, most = _median_and_most(kicks[part])
-                        held.append((step, usual))
-                        self.kick = max(self.kick, most if np.isfinite(most) else np.inf)
+                        self._kicks.setdefault(site, deque(maxlen=256)).append((step, usual))
+                        self.kick = max(self.kick, most if math.isfinite(most) else np.inf)
 
     def _grow(self, captures: Captures) -> None:
         more = captures.values.shape[2] - self._state.shape[1]
@@ -158,43 +158,45 @@ def _advance(state: Array, step: int, seen: Array, fired: Mask, peak: Array, lr:
     own = _told(own)
     np.fmax(state[rows.BEST], rate, out=state[rows.BEST])
     healthy = fired & (rate > 0) & (rate >= HEALTHY * state[rows.BEST])
-    begins = ~fired & (state[rows.SILENT] == 0)
-    state[rows.SILENT] = ~fired
+    well = bool(healthy.all())
     spread = np.where(state[rows.STD] > 0, state[rows.STD], std)
     since = step - state[rows.LAST]
     first = np.isnan(since)
     since[first] = 1
+    pace = own / since
     # The own step of one update over std z: the mean since the last capture, and that of this step. One that turns a
     # unit is no blow to one that is all but silent: the last rows that a sinking unit fires on may turn it any time.
-    past = _over(np.abs(own / since), spread)
-    present = np.maximum(_over(np.abs(kick), spread), np.where(healthy | (rate > FAINT), turn, 0.0))
-    state[rows.AFTER], state[rows.NOW] = margin, step
-    steps, single = state[rows.STEPS], state[rows.SINGLE]
-    steps[:-1], single[:-1] = steps[1:], single[1:]
-    np.divide(own, since, out=steps[-1])
-    steps[-1, first] = np.nan
-    single[-1], state[rows.SINCE], state[rows.SPREAD] = kick, since, std
-    _raise(state, ~healthy, past, peak)
-    if begins.any():
-        state[rows.CLOSED, begins] = state[rows.OPEN, begins]
-        state[rows.CLOSED.stop - 1, begins] = _pace(state[:, begins])
-    if healthy.all():
-        state[rows.LATELY] = state[rows.OPEN]
-    else:
-        state[rows.LATELY, healthy] = state[rows.OPEN, healthy]
+    kicks = _over(np.abs((pace, kick)), spread)
+    past, present = kicks
+    np.maximum(present, turn if well else np.where(healthy | (rate > FAINT), turn, 0.0), out=present)
+    pace[first] = np.nan
+    paces = state[rows.STEPS.start : rows.SINGLE.stop]
+    paces[:-1] = paces[1:]
+    state[rows.STEPS.stop - 1], state[rows.SINGLE.stop - 1] = pace, kick
+    for row, value in ((rows.AFTER, margin), (rows.NOW, step), (rows.SINCE, since), (rows.SPREAD, std)):
+        state[row] = value
+    if not well:
+        _raise(state, ~healthy, past, peak)
+        begins = ~fired & (state[rows.SILENT] == 0)
+        if begins.any():
+            state[rows.CLOSED, begins] = state[rows.OPEN, begins]
+            state[rows.CLOSED.stop - 1, begins] = _pace(state[:, begins])
+    np.copyto(state[rows.LATELY], state[rows.OPEN], where=healthy)
     # A healthy unit begins a new stretch, and what this update did to it belongs there.
     np.copyto(state[rows.PARTS], 0.0, where=healthy)
     for row, value in ((rows.STD, std), (rows.BEFORE, margin), (rows.FIRST, step), (rows.KICK, np.nan)):
         np.copyto(state[row], value, where=healthy)
     _raise(state, True, present, lr)
-    state[rows.LAST] = step
-    np.fmax(past, present, out=past)
-    return past
+    state[rows.SILENT], state[rows.LAST] = ~fired, step
+    larger: Array = np.fmax(past, present)
+    return larger
 
 
 def _told(moves: Array) -> Array:
     """Return moves with those that are not known, since something was not finite, as 0."""
-    return np.nan_to_num(moves) if np.isnan(moves).any() else moves
+    if math.isnan(np.add.reduce(moves, axis=None)) and np.isnan(moves).any():
+        return np.nan_to_num(moves)
+    return moves
 
 
 def _raise(state: Array, units: Mask | bool, kick: Array, lr: Array) -> None:
@@ -230,7 +232,8 @@ def _median_and_most(values: Array) -> tuple[float, float]:
     """Return the median and what nine in ten stay below, 0 of nothing; faster than numpy's on so few values."""
     if not len(values):
         return 0.0, 0.0
-    ordered = np.sort(values)
+    ordered = values.copy()
+    ordered.sort()
     middle = len(values) // 2
     median = ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
     return float(median), float(ordered[len(values) * 9 // 10])
@@ -238,4 +241,4 @@ def _median_and_most(values: Array) -> tuple[float, float]:
 
 def _over(part: Array, whole: Array) -> Array:
     """Return part / whole, 0 where the whole is 0: a unit that never varied has no kick."""
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)

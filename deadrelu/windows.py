@@ -7,6 +7,7 @@ Memory is O(units) times the length of the window.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -260,9 +261,10 @@ class Window:
         """Return what was observed and begin a new window: the one place that waits for the device."""
         k = len(self._steps)
         reach, top = self._host(k)
-        samples = np.empty((k, self.units), np.int64)
-        for slot in self.slots.values():
-            samples[:, slot.units] = np.array(slot.counted[:k])[:, None]
+        slots = self.slots.values()
+        counted = np.array([slot.counted[:k] for slot in slots], np.int64).reshape(len(slots), k)
+        samples = counted.T.repeat([slot.site.units for slot in slots], 1)
+        for slot in slots:
             if slot.compiled and slot.site.units:
                 samples[np.isneginf(top[:, slot.units]).all(1), slot.units] = 0
             slot.counted[:k] = [0] * k
@@ -304,9 +306,9 @@ class Window:
         Until the first NaN is met, the largest z is taken, which is NaN if a single one is.
         """
         self._unsure = 0
-        nan = np.isnan(reach[:sure])
-        if not nan.any():
+        if not math.isnan(np.maximum.reduce(reach[:sure], axis=None, initial=-np.inf)):
             return
+        nan = np.isnan(reach[:sure])
         self._careful = True
         if sure < len(reach):
             nan &= ~np.isnan(reach[sure])
