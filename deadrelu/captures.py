@@ -7,7 +7,7 @@ step's end, in few operations, and nothing but O(units) is kept until the window
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ _ACTIVE, _BIAS, _FALL = range(2 * len(VARIANTS), 2 * len(VARIANTS) + 3)
 _ROWS = 2 * len(VARIANTS) + 3
 """Rows of what is measured: the means of all variants, their deviations, and what stands beside them."""
 _TOGETHER = 1 << 21
-"""Elements of the variants that are measured in one go: small ones cost launches, large ones memory."""
+"""Elements of the variants that are measured in one go, about: small ones cost launches, large ones memory."""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,20 +100,20 @@ class Captured:
         """Measure the sites that one step captured."""
         number = len(self._steps)
         self._steps.append(step)
-        groups: dict[tuple[torch.Size, torch.dtype, torch.device], list[tuple[int, slice, torch.Tensor]]] = {}
+        groups: dict[tuple[int, torch.dtype, torch.device, int], list[tuple[int, slice, torch.Tensor]]] = {}
+        size = 0
         for c in captures:
             for row, z in c.variants.items():
-                groups.setdefault((z.shape, z.dtype, z.device), []).append((row, c.columns, z))
+                groups.setdefault((len(z), z.dtype, z.device, size // _TOGETHER), []).append((row, c.columns, z))
+                size += z.numel()
             self._keep(c.active, number, _ACTIVE, c.columns, c.pairs)
             self._keep(c.bias, number, _BIAS, c.columns)
             if c.fall is not None:
                 self._keep(c.fall, number, _FALL, c.columns)
-        for (shape, _, _), group in groups.items():
-            many = max(1, _TOGETHER // max(1, shape.numel()))
-            for part in (group[i : i + many] for i in range(0, len(group), many)):
-                self._pending += _mean_std([z for _, _, z in part])
-                for at in (0, len(VARIANTS)):
-                    self._places += [(number, at + row, columns, 1.0) for row, columns, _ in part]
+        for group in groups.values():
+            self._pending += _mean_std([z for _, _, z in group])
+            for at in (0, len(VARIANTS)):
+                self._places += [(number, at + row, columns, 1.0) for row, columns, _ in group]
 
     def _keep(self, values: torch.Tensor, number: int, row: int, columns: slice, over: float = 1.0) -> None:
         self._pending.append(values)
@@ -162,14 +162,14 @@ def _host(tensors: Sequence[torch.Tensor]) -> Array:
     return np.concatenate([tensor.flatten().cpu().double().numpy() for tensor in tensors])
 
 
-def _mean_std(variants: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
-    """Return means and standard deviations over rows of tensors of one shape (rows, units), (variants, units) each.
+def _mean_std(variants: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return means and standard deviations over rows of tensors (rows, units), those of one after the other.
 
-    Several times faster than `torch.std_mean`.
+    Side by side, columns are summed at the speed of memory: several times faster than `torch.std_mean`.
     """
-    z = torch.stack(list(variants))
-    mean = z.mean(1, keepdim=True)
-    return mean[:, 0], z.sub_(mean).square_().sum(1).div_(max(1, z.shape[1] - 1)).sqrt_()
+    z = torch.cat(list(variants), 1)
+    mean = z.mean(0)
+    return mean, z.sub_(mean).square_().sum(0).div_(max(1, len(z) - 1)).sqrt_()
 
 
 def _quantities(table: Array, before: Array) -> Array:

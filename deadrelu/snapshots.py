@@ -210,7 +210,7 @@ class Snapshots:
 
 def _clones(tensors: list[nn.Parameter]) -> list[torch.Tensor]:
     with torch.no_grad():
-        return [tensor.detach().clone() for tensor in tensors]
+        return list(map(torch.clone, tensors))
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
