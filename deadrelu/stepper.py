@@ -152,9 +152,9 @@ class Stepper:
             return
         plain = z.detach()
         slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
-        self._window.observe(slot, kind, plain, plan, self._rows)
+        top = self._window.observe(slot, kind, plain, plan, self._rows)
         if self.thorough or slot.wants_counts:
-            active = slot.counter.counted(plain, kind, plan, self._rows)
+            active = slot.counter.counted(plain, kind, plan, self._rows, top=top)
             if self.thorough:
                 slot.captured = True
                 self._drift.take(site, z, active, plan.sample_count * plan.position_count)

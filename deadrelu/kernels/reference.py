@@ -24,10 +24,10 @@ _WIDE = 512
 """Elements of a row from which on a reduction over rows runs at the speed of memory."""
 
 
-def engaged(z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums) -> Engaged:
+def engaged(z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums, top: torch.Tensor | None = None) -> Engaged:
     """See `kernels.engaged`."""
     z = _viewed(z, plan)
-    if plan.matrix_already and kind.positive and z.numel() <= _SMALL:
+    if plan.is_matrix and kind.positive and z.numel() <= _SMALL:
         counts = z.gt(kind.intervals[0][0])
         count = counts.sum(0)
     else:
@@ -39,7 +39,7 @@ def engaged(z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums) -> Engaged:
     else:
         sums.count.add_(count)
         sums.samples.add_((counts > 0).sum(0))
-    torch.fmax(sums.top, _maximum(z, plan), out=sums.top)
+    torch.fmax(sums.top, _maximum(z, plan, top), out=sums.top)
     return Engaged(counts, plan.sample_count, count=count)
 
 
@@ -96,12 +96,13 @@ def maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
     return _maximum(_viewed(z, plan), plan)
 
 
-def _maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Return the same for a z with one role per axis."""
+def _maximum(z: torch.Tensor, plan: Plan, highest: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the same for a z with one role per axis, whose largest elements, NaN if one is, may be known."""
     axes = plan.over
     if not axes:
         return _unit_order(z, plan).to(wide(z.device))
-    highest = top(z, plan) if plan.plain else z.amax(axes)
+    if highest is None:
+        highest = top(z, plan) if plan.plain else z.amax(axes)
     # Off the CPU a branch on data would wait for the device. A sum is NaN if a number is, or if inf meets -inf.
     if z.device.type != "cpu" or math.isnan(highest.sum().item()):
         nan = z.isnan()
