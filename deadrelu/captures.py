@@ -31,6 +31,8 @@ _ROWS = 2 * len(VARIANTS) + 3
 """Rows of what is measured: the means of all variants, their deviations, and what stands beside them."""
 _TOGETHER = 1 << 21
 """Elements of the variants that are measured in one go, about: small ones cost launches, large ones memory."""
+_KEPT, _ROOMS = 1 << 18, 4
+"""Elements up to which the room that they are measured in is kept for the next capture, and how many rooms are."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +85,7 @@ class Captured:
         self._steps: list[int] = []
         self._pending: list[torch.Tensor] = []
         self._places: list[tuple[int, int, slice, float]] = []  # capture, row, columns, what to divide by
+        self._rooms: dict[tuple[int, int, torch.dtype, torch.device], torch.Tensor] = {}
         self._before = np.empty((3, 0))  # mean and deviation of z without its bias, and the bias, when captured last
 
     @property
@@ -111,9 +114,22 @@ class Captured:
             if c.fall is not None:
                 self._keep(c.fall, number, _FALL, c.columns)
         for group in groups.values():
-            self._pending += _mean_std([z for _, _, z in group])
+            self._pending += _mean_std(self._beside([z for _, _, z in group]))
             for at in (0, len(VARIANTS)):
                 self._places += [(number, at + row, columns, 1.0) for row, columns, _ in group]
+
+    def _beside(self, variants: list[torch.Tensor]) -> torch.Tensor:
+        """Return copies of tensors (rows, units) side by side, in memory that was used before: new one is slow."""
+        like = variants[0]
+        key = (len(like), sum(z.shape[1] for z in variants), like.dtype, like.device)
+        room = self._rooms.get(key)
+        if room is None:
+            room = torch.empty(key[:2], dtype=like.dtype, device=like.device)
+            if room.numel() <= _KEPT:
+                if len(self._rooms) >= _ROOMS:
+                    self._rooms.clear()
+                self._rooms[key] = room
+        return torch.cat(variants, 1, out=room)
 
     def _keep(self, values: torch.Tensor, number: int, row: int, columns: slice, over: float = 1.0) -> None:
         self._pending.append(values)
@@ -162,12 +178,11 @@ def _host(tensors: Sequence[torch.Tensor]) -> Array:
     return np.concatenate([tensor.flatten().cpu().double().numpy() for tensor in tensors])
 
 
-def _mean_std(variants: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return means and standard deviations over rows of tensors (rows, units), those of one after the other.
+def _mean_std(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return means and standard deviations over rows, (columns,) each, of what may be overwritten, (rows, columns).
 
-    Side by side, columns are summed at the speed of memory: several times faster than `torch.std_mean`.
+    Several times faster than `torch.std_mean`, for columns that lie side by side are summed at the speed of memory.
     """
-    z = torch.cat(list(variants), 1)
     mean = z.mean(0)
     return mean, z.sub_(mean).square_().sum(0).div_(max(1, len(z) - 1)).sqrt_()
 
