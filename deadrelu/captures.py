@@ -8,7 +8,7 @@ step's end, in few operations, and nothing but O(units) is kept until the window
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,9 @@ _ROWS = 2 * len(VARIANTS) + 3
 _LEFT = np.array([NOW, len(VARIANTS) + NOW, _BIAS])
 """Those that the next capture needs."""
 _TOGETHER = 1 << 21
-"""Elements of the variants that are measured in one go: small ones cost launches, large ones memory."""
+"""Elements of the variants that are measured in one go, about: small ones cost launches, large ones memory."""
+_KEPT, _ROOMS = 1 << 18, 4
+"""Elements up to which the room that they are measured in is kept for the next capture, and how many rooms are."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +89,7 @@ class Captured:
         self._pending: list[torch.Tensor] = []
         self._places: list[tuple[int, int, slice, float]] = []  # capture, row, columns, what to divide by
         self._plan = Plan([], 0, 0)
+        self._rooms: dict[tuple[int, int, torch.dtype, torch.device], torch.Tensor] = {}
         self._before = np.empty((3, 0))  # mean and deviation of z without its bias, and the bias, when captured last
 
     @property
@@ -104,20 +107,34 @@ class Captured:
         """Measure the sites that one step captured."""
         number = len(self._steps)
         self._steps.append(step)
-        groups: dict[tuple[torch.Size, torch.dtype, torch.device], list[tuple[int, slice, torch.Tensor]]] = {}
+        groups: dict[tuple[int, torch.dtype, torch.device, int], list[tuple[int, slice, torch.Tensor]]] = {}
+        size = 0
         for c in captures:
             for row, z in c.variants.items():
-                groups.setdefault((z.shape, z.dtype, z.device), []).append((row, c.columns, z))
+                groups.setdefault((len(z), z.dtype, z.device, size // _TOGETHER), []).append((row, c.columns, z))
+                size += z.numel()
             self._keep(c.active, number, _ACTIVE, c.columns, c.pairs)
             self._keep(c.bias, number, _BIAS, c.columns)
             if c.fall is not None:
                 self._keep(c.fall, number, _FALL, c.columns)
-        for (shape, _, _), group in groups.items():
-            many = max(1, _TOGETHER // max(1, shape.numel()))
-            for part in (group[i : i + many] for i in range(0, len(group), many)):
-                self._pending += _mean_std([z for _, _, z in part])
-                for at in (0, len(VARIANTS)):
-                    self._places += [(number, at + row, columns, 1.0) for row, columns, _ in part]
+        for group in groups.values():
+            self._pending += _mean_std(self._beside([z for _, _, z in group]))
+            for at in (0, len(VARIANTS)):
+                self._places += [(number, at + row, columns, 1.0) for row, columns, _ in group]
+
+    def _beside(self, variants: list[torch.Tensor]) -> torch.Tensor:
+        """Return copies of tensors (rows, units) side by side, in memory that was used before: new one is slow."""
+        like = variants[0]
+        key = (len(like), sum(z.shape[1] for z in variants), like.dtype, like.device)
+        room = self._rooms.get(key)
+        if room is None:
+            with torch.inference_mode(False):  # the model may be in it now, and the next time not
+                room = torch.empty(key[:2], dtype=like.dtype, device=like.device)
+            if room.numel() <= _KEPT:
+                if len(self._rooms) >= _ROOMS:
+                    self._rooms.clear()
+                self._rooms[key] = room
+        return torch.cat(variants, 1, out=room)
 
     def _keep(self, values: torch.Tensor, number: int, row: int, columns: slice, over: float = 1.0) -> None:
         self._pending.append(values)
@@ -189,14 +206,13 @@ def _host(tensors: Sequence[torch.Tensor]) -> Array:
     return np.concatenate([tensor.flatten().cpu().double().numpy() for tensor in tensors])
 
 
-def _mean_std(variants: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
-    """Return means and standard deviations over rows of tensors of one shape (rows, units), (variants, units) each.
+def _mean_std(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return means and standard deviations over rows, (columns,) each, of what may be overwritten, (rows, columns).
 
-    Several times faster than `torch.std_mean`.
+    Several times faster than `torch.std_mean`, for columns that lie side by side are summed at the speed of memory.
     """
-    z = torch.stack(list(variants))
-    mean = z.mean(1, keepdim=True)
-    return mean[:, 0], z.sub_(mean).square_().sum(1).div_(max(1, z.shape[1] - 1)).sqrt_()
+    mean = z.mean(0)
+    return mean, z.sub_(mean).square_().sum(0).div_(max(1, len(z) - 1)).sqrt_()
 
 
 def _quantities(table: Array, before: Array, rows: Container[int]) -> Array:

@@ -76,17 +76,34 @@ class SiteCounter:
 
         Output: what a rectifier makes of z may be counted along; True if it was, and must not be counted again.
         """
-        seen = engaged(z, kind, plan, self._sums, rectified=output and kind.rectifier)
+        seen = self._observe(z, kind, plan, batch, rectified=output and kind.rectifier)
+        return seen.rectified
+
+    def counted(
+        self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None, *, top: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Count one call, as `observe` does; return its engaged positions, (units,). See `kernels.engaged` for top."""
+        before = self._sums.count.clone() if self.calls else None
+        seen = self._observe(z, kind, plan, batch, top=top)
+        if seen.count is not None:
+            return seen.count
+        return self._sums.count.clone() if before is None else self._sums.count - before
+
+    def _observe(
+        self,
+        z: torch.Tensor,
+        kind: Kind,
+        plan: Plan,
+        batch: int | None,
+        *,
+        rectified: bool = False,
+        top: torch.Tensor | None = None,
+    ) -> Engaged:
+        seen = engaged(z, kind, plan, self._sums, rectified=rectified, top=top)
         if seen.rectified:
             self._output_positions += plan.sample_count * plan.position_count
         self._take(seen, plan, batch)
-        return seen.rectified
-
-    def counted(self, z: torch.Tensor, kind: Kind, plan: Plan, batch: int | None = None) -> torch.Tensor:
-        """Count one call, as `observe` does; return its engaged positions, (units,)."""
-        before = self._sums.count.clone()
-        self.observe(z, kind, plan, batch)
-        return self._sums.count - before
+        return seen
 
     def _take(self, seen: Engaged, plan: Plan, batch: int | None) -> None:
         """Note which samples a call has fired for, once its sums were added.

@@ -62,6 +62,12 @@ class Follower:
         starves: its layer is fed by others, whose features may die.
         inner: the layer before a norm.
         direct: z was the output of the layer itself when captured last.
+        picks: the reference rows, of an output of this `shape`.
+        made, version: the output of the layer, and how often it was written until then.
+        x, out, inner_x: the rows of what the layer was given, and made of it, and of what the inner layer was given.
+        rest, active, pairs: what else was in z, and how many of its pairs were active, (units,).
+        dtype: what is computed in.
+        rows, now, inner_ax: what the rows became.
     """
 
     site: Site
@@ -82,13 +88,22 @@ class Follower:
     shape: torch.Size | None = None
     inner_x: torch.Tensor | None = None
     inner_ax: torch.Tensor | None = None
+    rest: torch.Tensor | None = None
+    active: torch.Tensor | None = None
+    pairs: int = 0
+    dtype: torch.dtype = torch.float32
     rows: Rows | None = None
     now: Capture | None = None
 
     def forget(self) -> None:
         """Forget the step that was captured."""
         self.picks = self.made = self.x = self.out = self.shape = None
-        self.inner_x = self.inner_ax = self.rows = self.now = None
+        self.inner_x = self.inner_ax = self.rest = self.active = self.rows = self.now = None
+
+    @property
+    def picked(self) -> bool:
+        """True if the rows of its layer were taken."""
+        return (self.out if self.feeder.is_norm else self.x) is not None
 
     def layers(self) -> tuple[Feeder, ...]:
         """Return the layers whose rows are taken."""
@@ -186,7 +201,7 @@ class Drift:
 
     def _pick(self, f: Follower, layer: Feeder, x: torch.Tensor, out: torch.Tensor) -> None:
         """Take the reference rows of one layer, the same for a norm and the layer before it."""
-        if (f.x if layer is f.feeder else f.inner_x) is not None:
+        if f.picked if layer is f.feeder else f.inner_x is not None:
             return
         if f.shape is not None and out.shape != f.shape:  # pooled or joined since: not the same rows
             f.picks = f.inner_x = None
@@ -204,7 +219,8 @@ class Drift:
         if layer.is_norm or not f.direct:
             picked = f.picks.of(out.detach())
             f.out = picked.clone() if f.picks.whole else picked  # what comes after may overwrite it
-        f.x = layer.normalised(f.out) if layer.is_norm and f.out is not None else layer.rows(x.detach(), f.picks)
+        if not layer.is_norm:
+            f.x = layer.rows(x.detach(), f.picks)
 
     def _draw(self, f: Follower, out: torch.Tensor) -> Picks | None:
         key = (out.shape, self._batch)
@@ -218,24 +234,37 @@ class Drift:
     def take(self, site: Site, z: torch.Tensor, active: torch.Tensor, pairs: int) -> None:
         """Take the reference rows of a pre-activation, of whose `pairs` so many were active per unit, (units,)."""
         f = self.followers.get(site.name)
-        if f is None or f.now is not None or f.picks is None or f.x is None:
+        if f is None or f.active is not None or f.picks is None or not f.picked:
             return
         if z.shape != f.shape:  # pooled or cut since the layer: its rows are not those of z
             return
         f.direct = f.made is not None and f.made() is z and z._version == f.version
         if not f.direct and f.out is None:  # it was until now: seen again from the next capture on
             return
-        wide = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else z.dtype
-        rest = None if f.direct or f.out is None else f.picks.of(z.detach()).to(wide) - f.out.to(wide)
-        x, bias = f.x.to(wide), f.feeder.bias
+        f.dtype = torch.float32 if z.dtype in (torch.float16, torch.bfloat16) else z.dtype
+        f.rest = None if f.direct or f.out is None else f.picks.of(z.detach()).to(f.dtype) - f.out.to(f.dtype)
+        f.active, f.pairs = active, pairs
+
+    def end_forward(self) -> None:
+        """Note what the layers make of the rows that were taken: of all together, for code is fast once it has run."""
+        self.disarm()
+        with torch._C.DisableTorchFunction():
+            for f in self.followers.values():
+                if f.active is not None and f.now is None:
+                    self._measure(f, f.active)
+
+    def _measure(self, f: Follower, active: torch.Tensor) -> None:
+        x = f.feeder.normalised(f.out) if f.feeder.is_norm and f.out is not None else f.x
+        assert x is not None
+        x, bias = x.to(f.dtype), f.feeder.bias
         ax = f.feeder.apply(x)
-        f.rows = Rows(x, ax, rest)
-        b = torch.zeros_like(ax[0]) if bias is None else bias.detach().to(wide, copy=True)
-        f.now = Capture(f.columns, {NOW: f.rows.plus_rest(ax)}, active, pairs, b)
+        f.rows = Rows(x, ax, f.rest)
+        b = torch.zeros_like(ax[0]) if bias is None else bias.detach().to(f.dtype, copy=True)
+        f.now = Capture(f.columns, {NOW: f.rows.plus_rest(ax)}, active, f.pairs, b)
         if f.before is not None:
             self._compare(f, f.before, f.now.variants, x)
         if f.inner is not None and f.inner_x is not None:
-            f.inner_x = f.inner_x.to(wide)
+            f.inner_x = f.inner_x.to(f.dtype)
             f.inner_ax = f.inner.apply(f.inner_x)
 
     def _compare(self, f: Follower, old: Rows, variants: dict[int, torch.Tensor], x: torch.Tensor) -> None:
@@ -245,16 +274,19 @@ class Drift:
         decayed = self.groups.decayed(f.feeder.weight)
         if decayed:
             variants[SHRUNK] = old.plus_rest(old.ax - decayed / 2 * (old.ax + moved))
-        lost = self._lost(x) if f.starves else None
-        if lost is not None:
-            lives = (lost != 0).to(old.x.dtype).reshape(1, -1, *([1] * (old.x.ndim - 2)))
-            variants[STARVED] = old.plus_rest(f.feeder.apply(old.x * lives))
+        lives = self._lives(x) if f.starves else None
+        if lives is not None:
+            kept = lives.to(old.x.dtype).reshape(1, -1, *([1] * (old.x.ndim - 2)))
+            variants[STARVED] = old.plus_rest(f.feeder.apply(old.x * kept))
 
     @staticmethod
-    def _lost(x: torch.Tensor) -> torch.Tensor | None:
-        """Return the largest |x| of each feature over the rows, None where it is known that none is 0 throughout."""
-        size = x.abs().amax(0) if x.ndim == 2 else x.abs().flatten(2).amax((0, 2))
-        return None if size.device.type == "cpu" and bool(size.all()) else size
+    def _lives(x: torch.Tensor) -> torch.Tensor | None:
+        """Return which features are not 0 in every row, None where it is known that all are not."""
+        axes, near = (0, *range(2, x.ndim)), x.device.type == "cpu"
+        if near and bool(x.sum(axes).all()):  # what is 0 throughout has the sum 0, which takes a fraction of the time
+            return None
+        lives = x.ne(0).any(axes)
+        return None if near and bool(lives.all()) else lives
 
     def after_update(self, step: int) -> None:
         """Note what the update of a captured step made of its rows, and at what learning rates."""

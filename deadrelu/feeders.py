@@ -7,17 +7,19 @@ such as a residual branch. With A as it stands now and x as it was, `apply` tell
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .kernels import Plan
 
 ROWS = 64
-_SHAPES = 2
-"""Shapes of an input that are remembered, for one of the output."""
+_PLACES = 4
+"""Shapes of tensors in which the rows are found again, for one shape of the output."""
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
@@ -63,7 +65,7 @@ class Feeder:
         if isinstance(self.module, nn.Linear):
             if picks.whole:
                 return x.clone()  # what comes after may overwrite it
-            return x[tuple(picks.index[axis] for axis in sorted(picks.index))]
+            return picks.of(x)
         assert isinstance(self.module, _CONVOLUTIONS)
         return picks.patches(self.module, x)
 
@@ -71,7 +73,7 @@ class Feeder:
         """Return what a norm scaled to make the rows `out` of its output, (rows, units); 0 where its scale is 0."""
         scale = self.weight.detach()
         shifted = out if self.bias is None else out - self.bias.detach()
-        return torch.where(scale == 0, torch.zeros_like(shifted), shifted / scale)
+        return (shifted / scale).masked_fill_(scale == 0, 0)
 
     def apply(self, rows: torch.Tensor) -> torch.Tensor:
         """Return A(x) of reference rows with the weight as it stands, (rows, units), in the rows' precision."""
@@ -86,10 +88,10 @@ class Feeder:
         if self.is_norm:
             return rows * weight
         if rows.ndim == 2:
-            return rows @ weight.T
+            return F.linear(rows, weight)
         groups = int(self.module.groups)  # type: ignore[arg-type]
         if groups == 1:
-            return rows.flatten(1) @ weight.flatten(1).T
+            return F.linear(rows.flatten(1), weight.flatten(1))
         grouped = rows.reshape(len(rows), groups, -1).transpose(0, 1)
         return (grouped @ weight.reshape(groups, len(weight) // groups, -1).mT).transpose(0, 1).flatten(1)
 
@@ -145,7 +147,7 @@ class Picks:
     index: dict[int, torch.Tensor]
     unit_axis: int
     whole: bool = False
-    _patches: dict[tuple[Any, ...], Patches] = field(default_factory=dict)
+    _places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
 
     @classmethod
     def draw(cls, plan: Plan, generator: torch.Generator, device: torch.device) -> Picks | None:
@@ -170,31 +172,37 @@ class Picks:
         """Return the rows of a tensor, (rows, units)."""
         if self.whole:
             return tensor.T if self.unit_axis == 0 else tensor
-        parts = [slice(None) if axis == self.unit_axis else self.index[axis] for axis in range(tensor.ndim)]
-        picked = tensor[tuple(parts)]
-        return picked.T if self.unit_axis == 0 else picked
+        if type(tensor) is not torch.Tensor:  # its elements may lie elsewhere
+            picked = tensor[tuple(self.index.get(axis, slice(None)) for axis in range(tensor.ndim))]
+            return picked.T if self.unit_axis == 0 else picked
+        return self._found((tensor.shape, tensor.stride()), Places.rows, self, tensor)
 
     def patches(self, conv: Convolution, x: torch.Tensor) -> torch.Tensor:
         """Return the patches of x that a convolution multiplies for the rows, (rows, channels, *kernel)."""
         if x.ndim == len(conv.kernel_size) + 1:  # without a batch axis
             x = x[None]
-        key = (conv, x.shape, x.stride(), conv.stride, conv.padding, conv.dilation)
-        if key not in self._patches:
-            if len(self._patches) >= _SHAPES:
-                del self._patches[next(iter(self._patches))]
-            self._patches[key] = Patches.find(conv, self, x)
-        return self._patches[key].of(x)
+        key = (x.shape, x.stride(), conv, conv.stride, conv.padding, conv.dilation)
+        return self._found(key, Places.patches, conv, self, x)
+
+    def _found(self, key: tuple[Any, ...], find: Callable[..., Places], *args: Any) -> torch.Tensor:
+        """Return the rows of the last of `args`, a tensor, where they are for all that have this key."""
+        places = self._places.get(key)
+        if places is None:
+            if len(self._places) >= _PLACES:
+                del self._places[next(iter(self._places))]
+            places = self._places[key] = find(*args)
+        return places.of(args[-1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patches:
-    """Where the patches of some rows lie in the memory of a convolution's input.
+class Places:
+    """Where some rows lie in the memory of a tensor.
 
     Attributes:
-        index: elements, counted from the first one of the input, flat.
+        index: elements, counted from the first one of the tensor, flat.
         outside: which of them are padding with zeros, flat; None if none is.
-        shape: (rows, channels, *kernel).
-        span: elements that the input reaches over.
+        shape: (rows, units), or (rows, channels, *kernel).
+        span: elements that the tensor reaches over.
     """
 
     index: torch.Tensor
@@ -203,7 +211,17 @@ class Patches:
     span: int
 
     @classmethod
-    def find(cls, conv: Convolution, picks: Picks, x: torch.Tensor) -> Patches:
+    def rows(cls, picks: Picks, tensor: torch.Tensor) -> Places:
+        """Work out where the rows of a tensor like this one lie."""
+        units, step = tensor.shape[picks.unit_axis], tensor.stride(picks.unit_axis)
+        index = (torch.arange(units, device=tensor.device) * step)[None]
+        for axis, at in picks.index.items():
+            index = index + at[:, None] * tensor.stride(axis)
+        span = _span(tensor)
+        return cls(_small(index, span), None, tuple(index.shape), span)
+
+    @classmethod
+    def patches(cls, conv: Convolution, picks: Picks, x: torch.Tensor) -> Places:
         """Work out where the patches of an input like x lie, (samples, channels, *positions)."""
         dims, axes, device = len(conv.kernel_size), sorted(picks.index), x.device
         rows = len(picks.index[axes[0]])
@@ -221,16 +239,25 @@ class Patches:
                 outside = outside | ((place < 0) | (place >= size)).reshape(broad)
             at = at + _inside(place, size, conv.padding_mode).reshape(broad) * x.stride(2 + d)
         beyond = outside.expand(shape).flatten().nonzero()[:, 0]
-        span = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-        small = torch.int32 if span < 1 << 31 else torch.int64
-        return cls(at.expand(shape).flatten().to(small), beyond if len(beyond) else None, shape, span)
+        span = _span(x)
+        return cls(_small(at.expand(shape), span), beyond if len(beyond) else None, shape, span)
 
-    def of(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the patches of an input, (rows, channels, *kernel)."""
-        found = x.as_strided((self.span,), (1,)).index_select(0, self.index)
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the rows of a tensor, copied."""
+        found = tensor.as_strided((self.span,), (1,)).index_select(0, self.index)
         if self.outside is not None:
             found.index_fill_(0, self.outside, 0)
         return found.view(self.shape)
+
+
+def _span(tensor: torch.Tensor) -> int:
+    """Return how many elements of memory a tensor reaches over."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _small(index: torch.Tensor, span: int) -> torch.Tensor:
+    """Return an index, flat, in as few bytes as will do."""
+    return index.flatten().to(torch.int32 if span < 1 << 31 else torch.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,10 +116,9 @@ class Snapshots:
         self._inputs: tuple[nn.Module, tuple[Any, ...], dict[str, Any]] | None = None
         self._following: list[Update] = []
         self._wanted: frozenset[int] = frozenset()
-        size = _bytes(self._parameters)
-        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in self._parameters):
+        if any(nn.parameter.is_lazy(p) for p in self._parameters):
             self.refused = "its parameters are not initialised yet"
-        elif 4 * size > memory:
+        elif 4 * (size := _bytes(self._parameters)) > memory:
             self.refused = f"two updates of its {size / 2**20:.0f} MiB of parameters are over {memory / 2**20:.0f} MiB"
 
     def begin_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], due: bool) -> None:
@@ -210,11 +209,11 @@ class Snapshots:
 
 def _clones(tensors: list[nn.Parameter]) -> list[torch.Tensor]:
     with torch.no_grad():
-        return [tensor.detach().clone() for tensor in tensors]
+        return list(map(torch.clone, tensors))
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(0 if nn.parameter.is_lazy(t) else t.numel() * t.element_size() for t in tensors)
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def copied(value: Any) -> Any:

@@ -7,6 +7,7 @@ the captured steps of a window also what is dearer: counts, gradients, reference
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -151,9 +152,9 @@ class Stepper:
             return
         plain = z.detach()
         slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
-        self._window.observe(slot, kind, plain, plan, self._rows)
+        top = self._window.observe(slot, kind, plain, plan, self._rows)
         if self.thorough or slot.wants_counts:
-            active = slot.counter.counted(plain, kind, plan, self._rows)
+            active = slot.counter.counted(plain, kind, plan, self._rows, top=top)
             if self.thorough:
                 slot.captured = True
                 self._drift.take(site, z, active, plan.sample_count * plan.position_count)
@@ -166,7 +167,7 @@ class Stepper:
     def _measure_gradient(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
         if z.requires_grad and site.name in self._window.slots:
             counter = self._window.slots[site.name].counter
-            note = self._guard(lambda g: counter.observe_gradient(g, plan, quick=True))
+            note = self._guard(partial(counter.observe_gradient, plan=plan, quick=True))
             # A hook that returns None leaves the gradient as it is.
             self._gradients.append(z.register_hook(note))  # type: ignore[no-untyped-call]
 
@@ -183,7 +184,7 @@ class Stepper:
                 if self.thorough or slot.wants_counts:
                     slot.counter.end_forward()
         if self.thorough:
-            self._drift.disarm()
+            self._drift.end_forward()
 
     # -- updates -------------------------------------------------------------------------------------------------
 

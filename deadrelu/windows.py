@@ -191,8 +191,10 @@ class Window:
             self._touched.append(slot)
         slot.seen_at, slot.samples = len(self._steps) - 1, samples
 
-    def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan, batch: int | None) -> None:
+    def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan, batch: int | None) -> torch.Tensor | None:
         """Take in the reach of one call, z detached; several calls in a step are one observation.
+
+        Returns the largest z of each unit, NaN if one is, (units,), if that is what was taken in.
 
         A call on fewer samples than the `batch` is about those that follow the call before it, until that is full.
         """
@@ -209,14 +211,14 @@ class Window:
             slot.samples = rows
         plain = plan.plain and kind.positive and not self._careful
         if plain and first and z.dtype == target.dtype and not plan.slender:
-            torch.amax(z, plan.over, out=target)
-            return
+            return torch.amax(z, plan.over, out=target)
         positive = slot.site.kind.positive
         reach = target if positive else target[: slot.site.units]
         reached = z if kind.positive else depth(z, kind.intervals)
         self._put(reach, top(z, plan) if plain else maximum(reached, plan), first)
         if not positive:
             self._put(target[slot.site.units :], maximum(z, plan), first)
+        return None
 
     def _put(self, target: torch.Tensor, value: torch.Tensor, first: bool) -> None:
         if first:

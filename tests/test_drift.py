@@ -13,6 +13,7 @@ from torch import nn
 
 import deadrelu
 from deadrelu.captures import QUANTITIES, Captures
+from deadrelu.drift import Drift
 from deadrelu.feeders import Picks, feeder
 from deadrelu.kernels import Plan
 
@@ -155,3 +156,33 @@ def test_patches_give_the_output_of_a_convolution(conv: nn.Module) -> None:
     torch.testing.assert_close(rows, picks.of(y))
     if x.ndim == 4:  # whatever the memory format
         torch.testing.assert_close(made.rows(x.to(memory_format=torch.channels_last), picks), made.rows(x, picks))
+
+
+@pytest.mark.parametrize(
+    ("shape", "units"), [((70, 5), 1), ((9, 6, 4), 2), ((9, 6, 4), 1), ((4, 9, 6), 0), ((3, 4, 5, 6), 1)]
+)
+def test_picks_find_rows_whatever_the_strides(shape: tuple[int, ...], units: int) -> None:
+    """Against one index after the other."""
+    torch.manual_seed(3)
+    first, *others = (axis for axis in range(len(shape)) if axis != units)
+    plan = Plan(None, (units,), (first,), tuple(others), shape)
+    picks = Picks.draw(plan, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert picks is not None
+    x = torch.randn(shape)
+    for tensor in (x, x.mT.contiguous().mT, x[:1].expand(shape), torch.randn(2 * x.numel())[1::2].view(shape)):
+        last = tensor.movedim(units, -1)
+        places = zip(*(picks.index[axis].tolist() for axis in (first, *others)), strict=True)
+        assert torch.equal(picks.of(tensor), torch.stack([last[place] for place in places]))
+
+
+def test_a_feature_has_died_only_if_it_is_zero_in_every_row() -> None:
+    x = torch.tensor([[1.0, 0.0, 2.0, torch.nan], [-1.0, 0.0, 3.0, 0.0]])
+    lives = Drift._lives(x)
+    assert lives is not None
+    assert lives.tolist() == [True, False, True, True]
+    assert Drift._lives(x[:, [0, 2, 3]]) is None  # though what the first one holds adds up to zero
+    patches = torch.zeros(2, 3, 2, 2)
+    patches[0, 0, 0], patches[1, 2] = torch.tensor([1.0, -1.0]), 1.0
+    lives = Drift._lives(patches)
+    assert lives is not None
+    assert lives.tolist() == [True, False, True]

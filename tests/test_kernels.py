@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from layouts import indices, layouts
 from numpy.typing import NDArray
 
-from deadrelu.kernels import Plan, reference
+from deadrelu.kernels import Plan, Sums, reference
 from deadrelu.kernels.reference import engaged_count, magnitude, maximum, square_sum
 from deadrelu.kinds import KINDS, Kind
 from deadrelu.tracing.layout import BATCH, UNIT, Layout, batch, plan, position, unit
@@ -262,3 +262,21 @@ def test_few_units_side_by_side_are_folded(rows: int, units: int, dtype: torch.d
         plan = Plan(None, (1,), (0,), (2, 3), tuple(image.shape))
         for held in (image, image.contiguous()):
             torch.testing.assert_close(reference.top(held, plan), z.amax(0), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6"])
+@pytest.mark.parametrize("strange", [False, True])
+def test_a_small_tensor_is_counted_as_any_other(name: str, strange: bool) -> None:
+    """Whether or not its largest elements are known; 64 x 300 elements are no small tensor, half of them are."""
+    layout = Layout((batch(64), unit(300)))
+    z = values(layout, torch.float32, 5, strange=strange)
+    whole, made = plan(layout), plan(Layout((batch(64), unit(150))))
+    expected, *found = Sums(300, z.device), *(Sums(150, z.device) for _ in range(4))
+    large = reference.engaged(z, KINDS[name], whole, expected)
+    for i, sums in enumerate(found):
+        half = z[:, i % 2 * 150 :][:, :150]
+        seen = reference.engaged(half, KINDS[name], made, sums, half.amax(0) if i < 2 else None)
+        np.testing.assert_array_equal(seen.fired, large.fired[:, i % 2 * 150 :][:, :150])
+        np.testing.assert_array_equal(sums.rows[:3], expected.rows[:3, i % 2 * 150 :][:, :150])
+        assert seen.count is not None
+        np.testing.assert_array_equal(seen.count, sums.count)

@@ -33,15 +33,24 @@ __all__ = [
 ]
 
 
-def engaged(z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums, *, rectified: bool = False) -> Engaged:
+def engaged(
+    z: torch.Tensor,
+    kind: Kind,
+    plan: Plan,
+    sums: Sums,
+    *,
+    rectified: bool = False,
+    top: torch.Tensor | None = None,
+) -> Engaged:
     """Add where z is engaged to `sums`, and the largest z of each unit. Returns which samples fired.
 
     NaN is never engaged, and the largest only where there is nothing else. Rectified: the sum of max(z, 0) is the
-    magnitude, and is added, too, if it costs no further read; only for a kind that is engaged above a bound.
+    magnitude, and is added, too, if it costs no further read; only for a kind that is engaged above a bound. Top: the
+    largest z of each unit, NaN if one is, if that is known.
     """
     native = _native(z)
     seen = None if native is None else native.engaged(z, kind, plan, sums, rectified=rectified)
-    return reference.engaged(z, kind, plan, sums) if seen is None else seen
+    return reference.engaged(z, kind, plan, sums, top) if seen is None else seen
 
 
 def magnitude(h: torch.Tensor, kind: Kind, plan: Plan, sums: Sums) -> None:

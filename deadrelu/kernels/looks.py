@@ -19,18 +19,20 @@ class Sums:
         rows: all of it, (6, units).
         count: engaged positions.
         samples: samples with an engaged position, call by call.
+        counts: both of these, (2, units).
         top: the largest pre-activation, NaN aside; NaN until there is one.
         magnitude: sum of |h|.
         square: sum of g^2.
         largest: the largest |g|, NaN aside; 0 until there is one.
     """
 
-    __slots__ = ("count", "largest", "magnitude", "rows", "samples", "square", "top")
+    __slots__ = ("count", "counts", "largest", "magnitude", "rows", "samples", "square", "top")
 
     def __init__(self, units: int, device: torch.device) -> None:
         with torch.inference_mode(False):  # a model may be in it for a part of its forward pass only
             self.rows = torch.zeros(6, units, dtype=wide(device), device=device)
             self.count, self.samples, self.top, self.magnitude, self.square, self.largest = self.rows.unbind()
+            self.counts = self.rows[:2]
             self.top.fill_(torch.nan)
 
     def clear(self) -> None:
@@ -47,11 +49,13 @@ class Engaged:
         marks: engaged positions (samples, units), or uint8 with a bit per sample, those of 8 samples in a byte.
         sample_count: number of samples.
         rectified: the output was added to the magnitude, too.
+        count: engaged positions of each unit (units,), None if they were added to the sums alone.
     """
 
     marks: torch.Tensor
     sample_count: int
     rectified: bool = False
+    count: torch.Tensor | None = None
 
     @property
     def fired(self) -> torch.Tensor:

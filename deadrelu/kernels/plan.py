@@ -24,6 +24,7 @@ class Plan:
         shape: the expanded shape.
         over: the axes that a full reduction goes over.
         plain: the units are one axis of the tensor as it is, and something is left to reduce.
+        is_matrix: the tensor is (samples, units) as it is.
         slender: the units are one axis, and so few that a reduction to them is slow where they lie side by side.
         unit_count: number of units.
         sample_count: number of samples.
@@ -38,6 +39,7 @@ class Plan:
     shape: tuple[int, ...]
     over: tuple[int, ...] = field(init=False)
     plain: bool = field(init=False)
+    is_matrix: bool = field(init=False)
     slender: bool = field(init=False)
     unit_count: int = field(init=False)
     sample_count: int = field(init=False)
@@ -48,6 +50,7 @@ class Plan:
         set_ = object.__setattr__  # asked for at every call of every activation: computed once
         set_(self, "over", (*self.positions, *self.batch))
         set_(self, "plain", self.expand is None and len(self.units) == 1 and bool(self.over))
+        set_(self, "is_matrix", self.plain and self.batch == (0,) and self.units == (1,) and not self.positions)
         for name, axes in (("unit", self.units), ("sample", self.batch), ("position", self.positions)):
             set_(self, f"{name}_count", prod(self.shape[i] for i in axes))
         rows = self.sample_count * self.position_count

@@ -7,6 +7,7 @@ stay in the cache, so that no second activation-sized buffer is ever needed. Not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,25 +18,36 @@ from .plan import Plan
 
 BLOCK = 1 << 18
 """Elements of a CPU block: 1 MiB of float32."""
+_SMALL = 1 << 14
+"""Elements up to which a comparison to bool costs no more than the call that the other way takes besides."""
 _WIDE = 512
 """Elements of a row from which on a reduction over rows runs at the speed of memory."""
 
 
-def engaged(z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums) -> Engaged:
+def engaged(z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums, top: torch.Tensor | None = None) -> Engaged:
     """See `kernels.engaged`."""
-    counts = engaged_count(z, kind, plan)
-    exact = plan.sample_count * plan.position_count < 1 << 24  # in float32
-    count = counts.sum(0) if exact else counts.sum(0, dtype=sums.rows.dtype)
-    sums.count.add_(count)
-    sums.samples.add_(count if plan.position_count == 1 else (counts > 0).sum(0))
-    torch.fmax(sums.top, maximum(z, plan), out=sums.top)
-    return Engaged(counts, plan.sample_count)
+    z = _viewed(z, plan)
+    if plan.is_matrix and kind.positive and z.numel() <= _SMALL:
+        counts = z.gt(kind.intervals[0][0])
+        count = counts.sum(0)
+    else:
+        counts = _engaged_count(z, kind, plan)
+        exact = plan.sample_count * plan.position_count < 1 << 24  # in float32
+        count = counts.sum(0) if exact else counts.sum(0, dtype=sums.rows.dtype)
+    if plan.position_count == 1:
+        sums.counts.add_(count)
+    else:
+        sums.count.add_(count)
+        sums.samples.add_((counts > 0).sum(0))
+    torch.fmax(sums.top, _maximum(z, plan, top), out=sums.top)
+    return Engaged(counts, plan.sample_count, count=count)
 
 
 def squares(g: torch.Tensor, plan: Plan, sums: Sums, *, quick: bool = False) -> None:
     """See `kernels.squares`."""
-    sums.square.add_(square_sum(g, plan, quick=quick))
-    torch.fmax(sums.largest, maximum(g.detach().abs(), plan), out=sums.largest)
+    g = _viewed(g, plan)
+    sums.square.add_(_total(g, plan, _quick_square if quick else _square))
+    torch.fmax(sums.largest, _maximum(g.abs(), plan), out=sums.largest)
 
 
 def engaged_count(z: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
@@ -43,8 +55,12 @@ def engaged_count(z: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
 
     NaN is never engaged. Exact: float32 holds integers up to 2^24, beyond which float64 is used.
     """
+    return _engaged_count(_viewed(z, plan), kind, plan)
+
+
+def _engaged_count(z: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
+    """Return the same for a z with one role per axis."""
     dtype = torch.float32 if plan.position_count < 1 << 24 else torch.float64
-    z = plan.view(z.detach())
     parts = []
     for block in _blocks(z, plan):
         if kind.positive:
@@ -77,13 +93,18 @@ def top(z: torch.Tensor, plan: Plan) -> torch.Tensor:
 
 def maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Return the largest element of each unit, NaN aside, float64 where the device has it; NaN if there is no other."""
-    z = plan.view(z.detach())
+    return _maximum(_viewed(z, plan), plan)
+
+
+def _maximum(z: torch.Tensor, plan: Plan, highest: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the same for a z with one role per axis, whose largest elements, NaN if one is, may be known."""
     axes = plan.over
     if not axes:
         return _unit_order(z, plan).to(wide(z.device))
-    highest = top(z, plan) if plan.plain else z.amax(axes)
-    # Off the CPU a branch on data would wait for the device.
-    if z.device.type != "cpu" or bool(highest.isnan().any()):
+    if highest is None:
+        highest = top(z, plan) if plan.plain else z.amax(axes)
+    # Off the CPU a branch on data would wait for the device. A sum is NaN if a number is, or if inf meets -inf.
+    if z.device.type != "cpu" or math.isnan(highest.sum().item()):
         nan = z.isnan()
         highest = torch.where(nan.all(axes), torch.nan, torch.where(nan, -torch.inf, z).amax(axes))
     return _unit_order(highest, plan).to(wide(z.device))
@@ -91,7 +112,7 @@ def maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
 
 def magnitude(h: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
     """Return the sum of |h| over samples and positions of each unit, shape (units,)."""
-    return _total(h, plan, None if kind.nonnegative else torch.Tensor.abs)
+    return _total(_viewed(h, plan), plan, None if kind.nonnegative else torch.Tensor.abs)
 
 
 def square_sum(g: torch.Tensor, plan: Plan, *, quick: bool = False) -> torch.Tensor:
@@ -99,7 +120,12 @@ def square_sum(g: torch.Tensor, plan: Plan, *, quick: bool = False) -> torch.Ten
 
     Quick: the squares of float32 stay in float32, which takes a sixth of the time; those of |g| under 1e-19 vanish.
     """
-    return _total(g, plan, _quick_square if quick else _square)
+    return _total(_viewed(g, plan), plan, _quick_square if quick else _square)
+
+
+def _viewed(tensor: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return a tensor with one role per axis, without its history."""
+    return plan.view(tensor.detach() if tensor.requires_grad else tensor)
 
 
 def _square(block: torch.Tensor) -> torch.Tensor:
@@ -111,7 +137,7 @@ def _quick_square(block: torch.Tensor) -> torch.Tensor:
 
 
 def _total(tensor: torch.Tensor, plan: Plan, of: Callable[[torch.Tensor], torch.Tensor] | None) -> torch.Tensor:
-    tensor = plan.view(tensor.detach())
+    """Return the sum of a tensor with one role per axis, or of what `of` makes of its blocks, shape (units,)."""
     total: torch.Tensor | None = None
     for block in _blocks(tensor, plan):
         part = block if of is None else of(block)
@@ -127,6 +153,8 @@ def _total(tensor: torch.Tensor, plan: Plan, of: Callable[[torch.Tensor], torch.
 
 def _unit_order(reduced: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Return the units left of a full reduction, shape (units,), in the producer's order."""
+    if plan.plain:
+        return reduced
     order = sorted(plan.units)
     return reduced.permute([order.index(i) for i in plan.units]).reshape(plan.unit_count)
 

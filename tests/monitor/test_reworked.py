@@ -130,7 +130,7 @@ def test_what_is_kept_of_many_shapes_is_bounded() -> None:
 
 def _patch_bytes(monitor: deadrelu.Monitor) -> int:
     drawn = [p for f in monitor._drift.followers.values() for p in f.drawn.values() if p is not None]
-    return sum(patches.index.nbytes for picks in drawn for patches in picks._patches.values())
+    return sum(places.index.nbytes for picks in drawn for places in picks._places.values())
 
 
 def test_a_nan_in_one_of_several_calls_hides_no_firing() -> None:
