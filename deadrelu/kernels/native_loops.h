@@ -4,7 +4,8 @@
  * that differ. `op` is known where a function is inlined, so that each loop holds what is asked for and nothing else.
  *
  * Everything comes down to one loop: rows of n elements side by side, column by column. How a tensor becomes such rows
- * depends on what lies side by side in memory: units, units and positions of a sample, or positions alone.
+ * depends on what lies side by side in memory: units, units and positions of a sample, or positions alone. The last
+ * samples come first: they were written last, and lie in the cache; and the first ones then, for whoever reads z next.
  */
 
 typedef struct {
@@ -176,7 +177,7 @@ static void NAME(by_samples)(const CELL *z, const Look *look, Span span, const O
         const int last = look->unit_step == 1 && positions > 1;
         const int64_t outer = last ? 1 : positions, inner = last ? units : 1;
         NAME(clear)(look, to, n);
-        for (int64_t s = span.sample; s < span.sample_end; s += 8) {
+        for (int64_t s = span.sample_end - 1 - (span.sample_end - 1) % 8; s >= span.sample; s -= 8) {
             const int64_t left = span.sample_end - s < 8 ? span.sample_end - s : 8;
             const CELL *from = z + s * look->sample_step + u * look->unit_step;
             int64_t apart = look->sample_step;
@@ -221,11 +222,17 @@ static void NAME(by_samples)(const CELL *z, const Look *look, Span span, const O
     }
 }
 
+/* Begin to note which samples of some units fire. */
+static void NAME(begin_notes)(const Look *look, const Out *out, Span span, int64_t u, int64_t units)
+{
+    for (int64_t s = span.sample; s < (COUNTS(look->op) ? span.sample_end : 0); s += 8)
+        memset(out->fired + s / 8 * look->units + u, 0, (size_t)units);
+}
+
 /* Note the sample s of a unit whose engaged positions were counted. */
 static void NAME(note)(const Look *look, const Out *out, int64_t s, int64_t u, int64_t hits)
 {
-    uint8_t *fired = out->fired + s / 8 * look->units + u;
-    *fired = (uint8_t)((s % 8 ? *fired : 0) | (hits > 0) << s % 8);
+    out->fired[s / 8 * look->units + u] |= (uint8_t)((hits > 0) << s % 8);
     out->samples[u] += hits > 0;
     out->hits[u] += (double)hits;
 }
@@ -240,7 +247,8 @@ static void NAME(by_positions)(const CELL *z, const Look *look, Span span, const
         const int64_t units = span.unit_end - u < TILE ? span.unit_end - u : TILE;
         const int64_t rows = look->positions / fold, rest = look->positions % fold, step = fold * look->position_step;
         NAME(clear)(look, to, fold * units);
-        for (int64_t s = span.sample; s < span.sample_end; s++) {
+        NAME(begin_notes)(look, out, span, u, units);
+        for (int64_t s = span.sample_end - 1; s >= span.sample; s--) {
             const CELL *from = z + s * look->sample_step + u * look->unit_step;
             NAME(add)(from, rows, step, look->unit_step, fold * units, look, to, 0);
             NAME(add)(from + rows * step, rest > 0, step, look->unit_step, rest * units, look, to, 0);
@@ -264,7 +272,8 @@ static void NAME(by_runs)(const CELL *z, const Look *look, Span span, const Out 
     for (int64_t u = span.unit; u < span.unit_end; u += width) {
         const int64_t units = span.unit_end - u < width ? span.unit_end - u : width;
         NAME(clear)(look, to, units * RUN);
-        for (int64_t s = span.sample; s < span.sample_end; s++)
+        NAME(begin_notes)(look, out, span, u, units);
+        for (int64_t s = span.sample_end - 1; s >= span.sample; s--)
             for (int64_t i = 0; i < units; i++) {
                 const CELL *from = z + s * look->sample_step + (u + i) * look->unit_step;
                 NAME(add)(from, rows, RUN, 1, RUN, look, to, i * RUN);
