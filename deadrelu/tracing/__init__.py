@@ -3,6 +3,7 @@
 from .layout import Layout, plan, refit
 from .names import ParameterNames, module_paths, unwrapped
 from .readout import maxout_pieces, site_layout, sliced, unmapped
+from .recall import Recall
 from .table import canonical_name, is_blind, propagate
 from .trace import NOTHING, Trace, Tracer, Traces, input_trace, tensors_of
 
@@ -10,6 +11,7 @@ __all__ = [
     "NOTHING",
     "Layout",
     "ParameterNames",
+    "Recall",
     "Trace",
     "Tracer",
     "Traces",

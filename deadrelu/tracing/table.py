@@ -9,6 +9,7 @@ import torch
 
 from ..kinds import Arguments
 from . import elementwise, parametric, parts, views
+from .made import Made, key_of
 from .trace import NOTHING, Tracer, tensors_of
 
 Handler = Callable[[Tracer, Arguments, Any], None]
@@ -102,6 +103,12 @@ _BLIND = frozenset(
     "can_cast result_type promote_types is_tensor is_grad_enabled get_default_dtype manual_seed".split()
 )
 
+# Their handlers look at values, or tell of an operand rather than of a result; indexing does so with tensors.
+_INDEXING = frozenset(name for name, handler in _HANDLERS.items() if handler is parts.getitem)
+_BY_VALUE = frozenset(
+    name for name, handler in _HANDLERS.items() if handler in (parts.index_select, elementwise.assign)
+)
+
 # Private spellings behind a public name.
 _ALIASES = {"_threshold": "threshold", "log_sigmoid": "logsigmoid"}
 
@@ -143,12 +150,44 @@ def is_blind(name: str) -> bool:
 
 def propagate(name: str, tracer: Tracer, call: Arguments, out: Any) -> None:
     """Carry what is known of the operands of one op over to its results."""
+    results = tensors_of([out] if isinstance(out, torch.Tensor) else out if isinstance(out, (tuple, list)) else ())
+    operands: list[torch.Tensor] = []
+    key = key_of(name, tracer, call, operands, results) if name not in _BY_VALUE else None
+    if key is None or (name in _INDEXING and len(operands) > 1):
+        _work_out(name, tracer, call, out, results)
+        return
+    made = tracer.made.get(key)
+    if made is not None:
+        made.again(tracer, operands, results)
+        return
+    made = _worked_out(name, tracer, call, out, operands, results)
+    if made is not None:
+        tracer.made.put(key, made)
+
+
+def _worked_out(
+    name: str, tracer: Tracer, call: Arguments, out: Any, operands: list[torch.Tensor], results: list[torch.Tensor]
+) -> Made | None:
+    """Carry over, and return what has come of it; None if that depends on more than a key tells."""
+    fed = tracer.fed = []
+    try:
+        label = _work_out(name, tracer, call, out, results)
+        at = {id(operand): i for i, operand in enumerate(operands)}
+        if tracer.unbatched or any(id(x) not in at for _, x, _, _ in fed):
+            return None
+        inputs = tuple((producer, at[id(x)], groups, dim) for producer, x, groups, dim in fed)
+    finally:
+        tracer.fed = None
+    return Made(tuple(tracer.traces.get(result) for result in results), label, inputs)
+
+
+def _work_out(name: str, tracer: Tracer, call: Arguments, out: Any, results: list[torch.Tensor]) -> str | None:
+    """Carry over. Returns the weight that the results are again, if they are one."""
     handler = _HANDLERS.get(name, elementwise.inherit)
     operands = tensors_of([*call.args, *call.kwargs.values()])
     if name in _PARAMETRIC or name in _CONSTANTS or any(tracer.traces.get(t) is not None for t in operands):
         handler(tracer, call, out)
-        return
-    results = tensors_of([out] if isinstance(out, torch.Tensor) else out if isinstance(out, (tuple, list)) else ())
+        return None
     # A weight that is transposed, normalised or cut before its use stays the weight of its op.
     weights = (tracer.parameter_name(t) for t in operands)
     label = next((weight for weight in weights if weight is not None), None)
@@ -157,3 +196,4 @@ def propagate(name: str, tracer: Tracer, call: Arguments, out: Any) -> None:
             tracer.derive(tensor, label)
         else:  # made from nothing that came in; what has no trace at all comes from code that cannot be seen
             tracer.traces.put(tensor, NOTHING)
+    return label
