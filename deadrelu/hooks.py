@@ -174,18 +174,15 @@ class Watcher(TorchFunctionMode):
         leaf = not module._modules or next(module.children(), None) is None
         frame = Frame(self._paths[module], module, (*args, *kwargs.values()) if leaf else ())
         self._frames.append(frame)
-        kind = None if self._absorbed else self._kind(module)
+        cls = type(module)
+        if cls not in self._kinds:
+            self._kinds[cls] = kind_of_module(module)
+        kind = None if self._absorbed else self._kinds[cls]
         if kind is not None:
             z = next(iter(tensors_of(frame.inputs)), None)
             with torch._C.DisableTorchFunction():
                 frame.call = self._call(z, kind, kind.name, self._trace(z)) if z is not None else None
             self._absorbed += frame.call is not None
-
-    def _kind(self, module: nn.Module) -> Kind | None:
-        cls = type(module)
-        if cls not in self._kinds:
-            self._kinds[cls] = kind_of_module(module)
-        return self._kinds[cls]
 
     def _leave_module(self, module: nn.Module, args: Any, out: Any) -> None:
         while self._frames:
@@ -205,7 +202,7 @@ class Watcher(TorchFunctionMode):
         if torch.compiler.is_compiling() or self._blind():  # a part that is compiled cannot be seen into
             return func(*args, **kwargs)
         name = tracing.canonical_name(func)
-        if tracing.is_blind(name):
+        if name in tracing.BLIND:
             return func(*args, **kwargs)
         call = self._before(name, args, kwargs)
         out = func(*args, **kwargs)
@@ -213,7 +210,12 @@ class Watcher(TorchFunctionMode):
         return out
 
     def _before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActivationCall | None:
-        return None if self._absorbed else self._activation(name, Arguments(args, kwargs))
+        if self._absorbed:
+            return None
+        kind = kind_of_function(name)
+        if kind is not None:
+            return self._activation(name, kind, Arguments(args, kwargs))
+        return self._maximum(name, Arguments(args, kwargs)) if name in _MAXIMA else None
 
     def _after(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], call: ActivationCall | None, out: Any
@@ -223,26 +225,20 @@ class Watcher(TorchFunctionMode):
         if call is not None:
             self._returned(call, out)
 
-    def _activation(self, name: str, arguments: Arguments) -> ActivationCall | None:
-        """Count the activation that a call is, before it runs (it may overwrite z); None if it is none."""
-        kind = kind_of_function(name)
-        if kind is not None:
-            if name in _CLAMPS:
-                arguments = self._plain_bounds(arguments)
-            kind = refined(kind, arguments)
-            x = arguments.get(0, "input", arguments.kwargs.get("self"))
-            if kind is None or not countable(x):
-                return None
-            if name in _CLAMPS and not self._has_units(x):
-                return None  # bounds on masks, lengths and distances are no activations
-            z = x if kind.gate is None else kind.gate(x, arguments)
-            trace = self._trace(x)
-            if z is not x:
-                trace = self._tracer.traces.one(tracing.sliced(trace, x, z))
-            return self._call(z, kind, name, trace)
-        if name in _MAXIMA:
-            return self._maximum(name, arguments)
-        return None
+    def _activation(self, name: str, kind: Kind, arguments: Arguments) -> ActivationCall | None:
+        """Count the activation that a call is, before it runs (it may overwrite z); None if it is none after all."""
+        if name in _CLAMPS:
+            arguments = self._plain_bounds(arguments)
+        exact = refined(kind, arguments)
+        x = arguments.get(0, "input", arguments.kwargs.get("self"))
+        if exact is None or not countable(x):
+            return None
+        if name in _CLAMPS and not self._has_units(x):
+            return None  # bounds on masks, lengths and distances are no activations
+        if exact.gate is None:
+            return self._call(x, exact, name, self._trace(x))
+        z = exact.gate(x, arguments)
+        return self._call(z, exact, name, self._tracer.traces.one(tracing.sliced(self._trace(x), x, z)))
 
     def _plain_bounds(self, arguments: Arguments) -> Arguments:
         """clamp(min=tensor(0.0)) is clamp(min=0)."""

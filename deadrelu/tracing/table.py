@@ -93,7 +93,7 @@ _CONSTANTS = frozenset(
 _HANDLERS: dict[str, Handler] = {name: handler for handler, names in _ROWS for name in names.split()}
 
 # Asked about tensors, not computed from them: no trace can come out.
-_BLIND = frozenset(
+BLIND = frozenset(
     "shape dtype device ndim requires_grad is_leaf grad_fn is_cuda is_mps is_cpu is_sparse is_quantized is_meta layout "
     "grad size dim ndimension numel nelement element_size stride storage_offset is_contiguous is_floating_point "
     "is_complex is_signed is_nonzero is_same_size is_inference item tolist numpy data_ptr storage untyped_storage "
@@ -143,11 +143,6 @@ def _canonical(func: Any) -> str:
     return name
 
 
-def is_blind(name: str) -> bool:
-    """True if an op of this name only asks about a tensor."""
-    return name in _BLIND
-
-
 def propagate(name: str, tracer: Tracer, call: Arguments, out: Any) -> None:
     """Carry what is known of the operands of one op over to its results."""
     results = tensors_of([out] if isinstance(out, torch.Tensor) else out if isinstance(out, (tuple, list)) else ())
@@ -173,7 +168,7 @@ def _worked_out(
     try:
         label = _work_out(name, tracer, call, out, results)
         at = {id(operand): i for i, operand in enumerate(operands)}
-        if tracer.unbatched or any(id(x) not in at for _, x, _, _ in fed):
+        if tracer.unbatched or (fed and len(at) < len(operands)) or any(id(x) not in at for _, x, _, _ in fed):
             return None
         inputs = tuple((producer, at[id(x)], groups, dim) for producer, x, groups, dim in fed)
     finally:
