@@ -15,7 +15,7 @@ from .counts import SiteCounter
 from .kernels import Plan
 from .kinds import Kind, is_activation_module
 from .sites import Site
-from .tracing import Layout, Trace
+from .tracing import Layout, Recall, Trace, Tracer, plan, site_layout, unmapped
 
 
 @dataclass(slots=True)
@@ -48,6 +48,46 @@ class ActivationCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What the trace and the shape of a pre-activation say.
+
+    Attributes:
+        layout: what its dimensions hold.
+        guessed: the unit axis was guessed.
+        plan: how it is reduced.
+        lost: its batch axis was lost.
+        after: what is known of what the activation makes of it.
+    """
+
+    layout: Layout
+    guessed: bool
+    plan: Plan
+    lost: bool
+    after: Trace
+
+
+class Readings:
+    """What pre-activations say, worked out once for each trace and shape."""
+
+    def __init__(self) -> None:
+        self._known: Recall[tuple[Trace, torch.Size, int | None, bool], Reading] = Recall()
+
+    def of(self, z: torch.Tensor, trace: Trace, tracer: Tracer) -> tuple[torch.Tensor, Reading]:
+        """Return z, out of any torch.vmap, and what its trace and its shape say."""
+        batch, unbatched = tracer.batch, tracer.unbatched
+        key = (trace, z.shape, batch, unbatched)
+        known = self._known.get(key)
+        if known is not None and not torch._C._functorch.is_functorch_wrapped_tensor(z):
+            return z, known
+        layout, guessed = site_layout(trace, tuple(z.shape), batch, unbatched=unbatched)
+        inner, layout = unmapped(z, layout, batch)
+        lost = layout.samples is None and not unbatched and batch != 1
+        after = Trace(layout, (), frozenset(mark for mark in trace.lineage if isinstance(mark, str)))
+        reading = Reading(layout, guessed, plan(layout), lost, tracer.traces.one(after))
+        return inner, self._known.put(key, reading) if inner is z else reading
+
+
+@dataclass(slots=True)
 class Sighting:
     """One activation call, before it runs.
 

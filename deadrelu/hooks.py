@@ -18,6 +18,8 @@ from . import tracing
 from .calls import (
     ActivationCall,
     Frame,
+    Reading,
+    Readings,
     Sighting,
     countable,
     gradient_hook,
@@ -31,16 +33,8 @@ from .producers import ProducerInputs
 from .sites import Key, Site, Sites, calling_line
 from .tracing import NOTHING, ParameterNames, Trace, Tracer, Traces, tensors_of
 
-_FUSED = {
-    "rnn_relu": "relu",
-    "rnn_relu_cell": "relu",
-    "rnn_tanh": "tanh",
-    "rnn_tanh_cell": "tanh",
-    "lstm": "sigmoid and tanh",
-    "lstm_cell": "sigmoid and tanh",
-    "gru": "sigmoid and tanh",
-    "gru_cell": "sigmoid and tanh",
-}
+_INSIDE = (("relu", "rnn_relu"), ("tanh", "rnn_tanh"), ("sigmoid and tanh", "lstm"), ("sigmoid and tanh", "gru"))
+_FUSED = {name: inside for inside, op in _INSIDE for name in (op, f"{op}_cell")}
 _FOREIGN = "takes a tensor from code that cannot be seen (a scripted function, an op of its own)"
 _CLAMPS = frozenset(("clamp", "clip", "clamp_min"))
 _MAXIMA = frozenset(("maximum", "max", "fmax", "amax"))
@@ -70,6 +64,7 @@ class Watcher(TorchFunctionMode):
         self.unsupported: dict[str, str] = {}
         self._gradients = gradients
         self._paths = tracing.module_paths(model)
+        self._kinds: dict[type, Kind | None] = {}
         self._called: set[nn.Module] = set()
         self._frames: list[Frame] = []
         self._absorbed = 0
@@ -78,6 +73,7 @@ class Watcher(TorchFunctionMode):
         self._handles: list[Any] = []
         self._module_hooks: list[Any] = []
         self._names = ParameterNames(model, self._scope)
+        self._readings = Readings()
         self._tracer = Tracer(Traces(), self._names, self._scope, self._on_producer)
         for module, path in self._paths.items():
             if isinstance(module, torch.jit.ScriptModule) and not inside_script(path, self._paths):
@@ -98,6 +94,7 @@ class Watcher(TorchFunctionMode):
 
     def attach(self, modules: Iterable[nn.Module]) -> None:
         """Follow which of these modules runs."""
+        self._kinds.clear()
         for module in modules:
             if isinstance(module, torch.jit.ScriptModule):
                 continue
@@ -116,7 +113,8 @@ class Watcher(TorchFunctionMode):
     def renew(self, model: nn.Module) -> None:
         """Learn the modules and parameters of a model that has changed."""
         self._paths = tracing.module_paths(model)
-        self._names = self._tracer.names = ParameterNames(model, self._scope)
+        self._names = ParameterNames(model, self._scope)
+        self._tracer.rename(self._names)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -173,10 +171,13 @@ class Watcher(TorchFunctionMode):
 
     def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._called.add(module)
-        leaf = next(module.children(), None) is None
+        leaf = not module._modules or next(module.children(), None) is None
         frame = Frame(self._paths[module], module, (*args, *kwargs.values()) if leaf else ())
         self._frames.append(frame)
-        kind = None if self._absorbed else kind_of_module(module)
+        cls = type(module)
+        if cls not in self._kinds:
+            self._kinds[cls] = kind_of_module(module)
+        kind = None if self._absorbed else self._kinds[cls]
         if kind is not None:
             z = next(iter(tensors_of(frame.inputs)), None)
             with torch._C.DisableTorchFunction():
@@ -201,7 +202,7 @@ class Watcher(TorchFunctionMode):
         if torch.compiler.is_compiling() or self._blind():  # a part that is compiled cannot be seen into
             return func(*args, **kwargs)
         name = tracing.canonical_name(func)
-        if tracing.is_blind(name):
+        if name in tracing.BLIND:
             return func(*args, **kwargs)
         call = self._before(name, args, kwargs)
         out = func(*args, **kwargs)
@@ -209,7 +210,12 @@ class Watcher(TorchFunctionMode):
         return out
 
     def _before(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActivationCall | None:
-        return None if self._absorbed else self._activation(name, Arguments(args, kwargs))
+        if self._absorbed:
+            return None
+        kind = kind_of_function(name)
+        if kind is not None:
+            return self._activation(name, kind, Arguments(args, kwargs))
+        return self._maximum(name, Arguments(args, kwargs)) if name in _MAXIMA else None
 
     def _after(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], call: ActivationCall | None, out: Any
@@ -219,23 +225,20 @@ class Watcher(TorchFunctionMode):
         if call is not None:
             self._returned(call, out)
 
-    def _activation(self, name: str, arguments: Arguments) -> ActivationCall | None:
-        """Count the activation that a call is, before it runs (it may overwrite z); None if it is none."""
-        kind = kind_of_function(name)
-        if kind is not None:
-            if name in _CLAMPS:
-                arguments = self._plain_bounds(arguments)
-            kind = refined(kind, arguments)
-            x = arguments.get(0, "input", arguments.kwargs.get("self"))
-            if kind is None or not countable(x):
-                return None
-            if name in _CLAMPS and not self._has_units(x):
-                return None  # bounds on masks, lengths and distances are no activations
-            z = x if kind.gate is None else kind.gate(x, arguments)
-            return self._call(z, kind, name, tracing.sliced(self._trace(x), x, z))
-        if name in _MAXIMA:
-            return self._maximum(name, arguments)
-        return None
+    def _activation(self, name: str, kind: Kind, arguments: Arguments) -> ActivationCall | None:
+        """Count the activation that a call is, before it runs (it may overwrite z); None if it is none after all."""
+        if name in _CLAMPS:
+            arguments = self._plain_bounds(arguments)
+        exact = refined(kind, arguments)
+        x = arguments.get(0, "input", arguments.kwargs.get("self"))
+        if exact is None or not countable(x):
+            return None
+        if name in _CLAMPS and not self._has_units(x):
+            return None  # bounds on masks, lengths and distances are no activations
+        if exact.gate is None:
+            return self._call(x, exact, name, self._trace(x))
+        z = exact.gate(x, arguments)
+        return self._call(z, exact, name, self._tracer.traces.one(tracing.sliced(self._trace(x), x, z)))
 
     def _plain_bounds(self, arguments: Arguments) -> Arguments:
         """clamp(min=tensor(0.0)) is clamp(min=0)."""
@@ -300,21 +303,15 @@ class Watcher(TorchFunctionMode):
         return self._zeros[id(tensor)]
 
     def _call(self, z: torch.Tensor, kind: Kind, function: str, trace: Trace) -> ActivationCall:
-        layout, guessed = tracing.site_layout(
-            trace, tuple(z.shape), self._tracer.batch, unbatched=self._tracer.unbatched
-        )
         mapped = z
-        z, layout = tracing.unmapped(z, layout, self._tracer.batch)
-        plan = tracing.plan(layout)
-        after = Trace(layout, (), frozenset(mark for mark in trace.lineage if isinstance(mark, str)))
-        site = self._site(z, kind, function, trace, plan.unit_count, layout.unit_dim)
-        if site is None:
-            return ActivationCall(None, kind, plan, z.shape, after)
-        site.producers.update(dict.fromkeys(trace.producers))
-        site.guessed |= guessed
-        site.batch_lost |= layout.samples is None and not self._tracer.unbatched and self._tracer.batch != 1
-        counter = self._observe(Sighting(site, kind, function, z, layout, plan, mapped is not z))
-        return ActivationCall(counter, kind, plan, z.shape, after)
+        z, reading = self._readings.of(z, trace, self._tracer)
+        site, counter = self._site(z, kind, function, trace, reading), None
+        if site is not None:
+            site.producers.update(dict.fromkeys(trace.producers))
+            site.guessed |= reading.guessed
+            site.batch_lost |= reading.lost
+            counter = self._observe(Sighting(site, kind, function, z, reading.layout, reading.plan, mapped is not z))
+        return ActivationCall(counter, kind, reading.plan, z.shape, reading.after)
 
     def _observe(self, seen: Sighting) -> SiteCounter | None:
         """Count one activation call. Returns where its output is to be counted, None if it is not."""
@@ -331,18 +328,16 @@ class Watcher(TorchFunctionMode):
         done = counter.observe(seen.z, seen.kind, seen.plan, self._tracer.batch, output=True)
         return None if done else counter
 
-    def _site(
-        self, z: torch.Tensor, kind: Kind, function: str, trace: Trace, units: int, unit_dim: int | None
-    ) -> Site | None:
+    def _site(self, z: torch.Tensor, kind: Kind, function: str, trace: Trace, reading: Reading) -> Site | None:
         frame = self._frames[-1] if self._frames else None
         path = frame.path if frame is not None else ""
-        module = frame is not None and path != "" and is_activation(frame, z)
-        key: Key = (path, function, trace.lineage, units)
+        key: Key = (path, function, trace.lineage, reading.plan.unit_count)
         known, site = self.sites.find(key)
         if known or in_backward():  # what backward code of the model's own computes is no site
             return site
+        module = frame is not None and path != "" and is_activation(frame, z)
         base = path if module else f"{path}.{function}()".lstrip(".")
-        return self.sites.add(key, base, kind, None if module else calling_line(), unit_dim)
+        return self.sites.add(key, base, kind, None if module else calling_line(), reading.layout.unit_dim)
 
     def _returned(self, call: ActivationCall, out: Any) -> None:
         if not isinstance(out, torch.Tensor):
@@ -352,10 +347,10 @@ class Watcher(TorchFunctionMode):
             if h.shape == call.shape:
                 call.counter.observe_output(h, call.kind, call.plan)
         if call.trace is not None:
-            self._tracer.traces.put(out, call.trace)
+            self._tracer.traces.put_one(out, call.trace)
         elif (trace := self._tracer.traces.get(out)) is not None:
             self._tracer.traces.put(out, Trace(trace.layout, (), trace.lineage))
 
     def _on_producer(self, name: str, x: torch.Tensor, groups: int, dim: int) -> None:
-        if not in_backward():
+        if self.inputs.asks(name) and not in_backward():
             self.inputs.observe(name, tracing.unmapped(x, None, None)[0], groups, dim)

@@ -23,9 +23,13 @@ class ProducerInputs:
         self._fed: dict[str, torch.Tensor] = {}
         self._settled: set[str] = set()
 
+    def asks(self, name: str) -> bool:
+        """True if the inputs of a producer are still worth a look."""
+        return name not in self._settled
+
     def observe(self, name: str, x: torch.Tensor, groups: int, dim: int) -> None:
         """Look at the input of a producer whose features lie along `dim`, in `groups` equal groups."""
-        if name in self._settled or not x.numel():
+        if not self.asks(name) or not x.numel():
             return
         if groups == 1:
             fed = _any(x.detach()).reshape(1)

@@ -109,17 +109,14 @@ def _statuses(site: Site, counts: UnitCounts, upper: NDArray[np.float64], *, eno
     silence: Status = "dead" if enough else "undecided"
     if site.kind.family != "flat":
         silence = "stuck_negative" if site.kind.family == "leaky" else "saturated"
-    words: list[Status] = []
-    for is_silent, is_always, bound in zip(silent, always, upper, strict=True):
-        if is_silent:
-            words.append(silence)
-        elif site.kind.family == "smooth":
-            words.append("active")  # neither rare nor linear: such a unit has a slope everywhere
-        elif bound < RARE and site.kind.can_die:
-            words.append("rare")
-        else:
-            words.append("always_on" if is_always else "active")
-    return tuple(words)
+    words: tuple[Status, ...] = ("active", "always_on", "rare", silence)
+    which = np.zeros(len(silent), dtype=np.intp)
+    if site.kind.family != "smooth":  # such a unit is neither rare nor linear: it has a slope everywhere
+        which[always] = 1
+        if site.kind.can_die:
+            which[upper < RARE] = 2
+    which[silent] = 3
+    return tuple(words[i] for i in which.tolist())
 
 
 def training_confidence(sites: tuple[SiteReport, ...], silence: int | None) -> Confidence | None:
@@ -156,9 +153,9 @@ def confidence(sites: tuple[SiteReport, ...], *, rate: float = 1e-3, alpha: floa
     if not able:
         return None
     units = sum(s.units for s in able)
-    seen = min(s.samples for s in ([s for s in able if s.silent.any()] or able))
+    seen = min(s.samples for s in ([s for s in able if "dead" in s.status or "undecided" in s.status] or able))
     needed = samples_needed(rate, alpha)
-    waiting = [s.samples for s in able if s.undecided.any()]
+    waiting = [s.samples for s in able if "undecided" in s.status]
     return Confidence(
         rate=rate,
         alpha=alpha,

@@ -148,6 +148,21 @@ def test_split_batches_equal_one_batch(replica: Replica) -> None:
         compare(one[name], expected)
 
 
+@every
+def test_what_is_remembered_of_an_op_is_what_it_would_say_again(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice through the data, there and back: the report does not depend on what ops were seen before."""
+
+    def audited() -> dict[str, Any]:
+        batches = replica.data()
+        return deadrelu.audit(replica.model(), [*batches, *batches[::-1]], batch_dim=replica.batch_dim).to_dict()
+
+    remembered = audited()
+    monkeypatch.setattr("deadrelu.tracing.table.key_of", lambda *_: None)
+    assert audited() == remembered
+
+
 def audit_one_by_one(replica: Replica, model: nn.Module, batches: list[Any]) -> Report:
     """Audit with batches of one row each."""
     dim = replica.batch_dim

@@ -3,19 +3,21 @@
 from .layout import Layout, plan, refit
 from .names import ParameterNames, module_paths, unwrapped
 from .readout import maxout_pieces, site_layout, sliced, unmapped
-from .table import canonical_name, is_blind, propagate
+from .recall import Recall
+from .table import BLIND, canonical_name, propagate
 from .trace import NOTHING, Trace, Tracer, Traces, input_trace, tensors_of
 
 __all__ = [
+    "BLIND",
     "NOTHING",
     "Layout",
     "ParameterNames",
+    "Recall",
     "Trace",
     "Tracer",
     "Traces",
     "canonical_name",
     "input_trace",
-    "is_blind",
     "maxout_pieces",
     "module_paths",
     "plan",

@@ -63,6 +63,8 @@ class ParameterNames:
         """Return the name of the op that `tensor` is a weight of, None if it is no weight."""
         owners = self._owned.get(id(tensor))
         if owners is not None:
+            if len(owners) == 1:
+                return owners[0][1]
             # A tied weight belongs to the module that is running.
             scope = self._scope()
             return next((label for path, label in owners if path == scope), owners[0][1])
@@ -72,6 +74,14 @@ class ParameterNames:
     def owns(self, tensor: torch.Tensor) -> bool:
         """True if `tensor` is a parameter or a buffer of the model, or was computed from parameters alone."""
         return id(tensor) in self._buffers or self(tensor) is not None
+
+    def identity(self, tensor: torch.Tensor) -> int | str | None:
+        """Return what tells a tensor that is owned from others: in one module, its name follows from it."""
+        at = id(tensor)
+        if at in self._owned or at in self._buffers:
+            return at
+        held = self._derived.get(at)
+        return held[1] if held is not None and held[0]() is tensor else None
 
     def derive(self, tensor: torch.Tensor, name: str) -> None:
         """Remember that `tensor` was computed from the parameters called `name`."""

@@ -41,7 +41,7 @@ def _dims(tracer: Tracer, tensor: torch.Tensor) -> list[Dim]:
 def linear(tracer: Tracer, call: Arguments, out: Out) -> None:
     x, weight = call.get(0, "input"), call.get(1, "weight")
     name = tracer.producer(weight, "linear")
-    tracer.on_producer(name, x, 1, -1)
+    tracer.feed(name, x, 1, -1)
     if x.ndim == 1:
         tracer.unbatched |= not mapped(x)
         return _made(tracer, out, name, [()], 0)
@@ -60,7 +60,7 @@ def convolution(tracer: Tracer, call: Arguments, out: Out) -> None:
     at = out.ndim - spatial - 1
     name = tracer.producer(weight, "conv")
     groups = x.shape[-spatial - 1] // weight.shape[1] if out.shape[at] == weight.shape[0] else 1
-    tracer.on_producer(name, x, max(groups, 1), -spatial - 1)
+    tracer.feed(name, x, max(groups, 1), -spatial - 1)
     if at == 0:
         tracer.unbatched |= not mapped(x)
     dims = _dims(tracer, x)[:at] + [()] + [lay.position(n) for n in out.shape[at + 1 :]]
@@ -98,11 +98,11 @@ def _product(tracer: Tracer, a: Any, b: Any, out: torch.Tensor) -> None:
         return
     right, left = tracer.parameter_name(b), tracer.parameter_name(a)
     if right is not None and b.ndim >= 2 and tracer.traces.get(a) is not None:
-        tracer.on_producer(right, a, 1, -1)
+        tracer.feed(right, a, 1, -1)
         dims = _lead(_dims(tracer, a)[:-1], out.ndim - 1)
         return _made(tracer, out, right, [*dims, ()], out.ndim - 1)
     if left is not None and a.ndim >= 2 and tracer.traces.get(b) is not None:
-        tracer.on_producer(left, b, 1, -2 if b.ndim > 1 else -1)
+        tracer.feed(left, b, 1, -2 if b.ndim > 1 else -1)
         dims = _dims(tracer, b)
         dims = _lead([*dims[:-2], (), dims[-1]] if b.ndim > 1 else [()], out.ndim)
         return _made(tracer, out, left, dims, out.ndim - (2 if b.ndim > 1 else 1))
@@ -115,7 +115,7 @@ def grouped(tracer: Tracer, call: Arguments, out: Out) -> None:
     """grouped_mm: rows of the input, sorted by expert, times the matrix of their expert; features come last."""
     x, weight = call.get(0, "mat_a", call.kwargs.get("input")), call.get(1, "mat_b", call.kwargs.get("weight"))
     name = tracer.producer(weight, "grouped_mm")
-    tracer.on_producer(name, x, 1, -1)
+    tracer.feed(name, x, 1, -1)
     _made(tracer, out, name, [*_lead(_dims(tracer, x)[:-1], out.ndim - 1), ()], out.ndim - 1)
 
 
@@ -200,7 +200,7 @@ def _einsum_made(
         stride *= size
     for i, t in enumerate(operands):
         if i != weight:
-            tracer.on_producer(name, t, 1, -1)
+            tracer.feed(name, t, 1, -1)
     layout = lay.normal(tuple(units[c] if c in units else lay.strip(letters[c]) for c in result))
     tracer.traces.put(out, Trace(layout if layout.shape == tuple(out.shape) else None, (name,), frozenset((name,))))
 
@@ -294,5 +294,5 @@ def _normed(tracer: Tracer, call: Arguments, out: torch.Tensor, weight: Any, at:
     if layout is None or layout.units is None:
         dims = _dims(tracer, x)
         layout = lay.with_units(dims, at, out.shape[at]) if at is not None and at < out.ndim else trace.layout
-        tracer.on_producer(name, x, 1, -1)
+        tracer.feed(name, x, 1, -1)
     tracer.traces.put(out, Trace(layout, trace.producers or (name,), frozenset((name,))))

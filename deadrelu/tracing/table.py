@@ -9,6 +9,7 @@ import torch
 
 from ..kinds import Arguments
 from . import elementwise, parametric, parts, views
+from .made import Made, key_of
 from .trace import NOTHING, Tracer, tensors_of
 
 Handler = Callable[[Tracer, Arguments, Any], None]
@@ -92,7 +93,7 @@ _CONSTANTS = frozenset(
 _HANDLERS: dict[str, Handler] = {name: handler for handler, names in _ROWS for name in names.split()}
 
 # Asked about tensors, not computed from them: no trace can come out.
-_BLIND = frozenset(
+BLIND = frozenset(
     "shape dtype device ndim requires_grad is_leaf grad_fn is_cuda is_mps is_cpu is_sparse is_quantized is_meta layout "
     "grad size dim ndimension numel nelement element_size stride storage_offset is_contiguous is_floating_point "
     "is_complex is_signed is_nonzero is_same_size is_inference item tolist numpy data_ptr storage untyped_storage "
@@ -100,6 +101,12 @@ _BLIND = frozenset(
     "__len__ __bool__ __int__ __float__ __index__ __repr__ __format__ __hash__ __contains__ __deepcopy__ __array__ "
     "register_hook requires_grad_ retain_grad names has_names _version output_nr name nbytes itemsize is_pinned "
     "can_cast result_type promote_types is_tensor is_grad_enabled get_default_dtype manual_seed".split()
+)
+
+# Their handlers look at values, or tell of an operand rather than of a result; indexing does so with tensors.
+_INDEXING = frozenset(name for name, handler in _HANDLERS.items() if handler is parts.getitem)
+_BY_VALUE = frozenset(
+    name for name, handler in _HANDLERS.items() if handler in (parts.index_select, elementwise.assign)
 )
 
 # Private spellings behind a public name.
@@ -136,19 +143,46 @@ def _canonical(func: Any) -> str:
     return name
 
 
-def is_blind(name: str) -> bool:
-    """True if an op of this name only asks about a tensor."""
-    return name in _BLIND
-
-
 def propagate(name: str, tracer: Tracer, call: Arguments, out: Any) -> None:
     """Carry what is known of the operands of one op over to its results."""
+    results = tensors_of([out] if isinstance(out, torch.Tensor) else out if isinstance(out, (tuple, list)) else ())
+    operands: list[torch.Tensor] = []
+    key = key_of(name, tracer, call, operands, results) if name not in _BY_VALUE else None
+    if key is None or (name in _INDEXING and len(operands) > 1):
+        _work_out(name, tracer, call, out, results)
+        return
+    made = tracer.made.get(key)
+    if made is not None:
+        made.again(tracer, operands, results)
+        return
+    made = _worked_out(name, tracer, call, out, operands, results)
+    if made is not None:
+        tracer.made.put(key, made)
+
+
+def _worked_out(
+    name: str, tracer: Tracer, call: Arguments, out: Any, operands: list[torch.Tensor], results: list[torch.Tensor]
+) -> Made | None:
+    """Carry over, and return what has come of it; None if that depends on more than a key tells."""
+    fed = tracer.fed = []
+    try:
+        label = _work_out(name, tracer, call, out, results)
+        at = {id(operand): i for i, operand in enumerate(operands)}
+        if tracer.unbatched or (fed and len(at) < len(operands)) or any(id(x) not in at for _, x, _, _ in fed):
+            return None
+        inputs = tuple((producer, at[id(x)], groups, dim) for producer, x, groups, dim in fed)
+    finally:
+        tracer.fed = None
+    return Made(tuple(tracer.traces.get(result) for result in results), label, inputs)
+
+
+def _work_out(name: str, tracer: Tracer, call: Arguments, out: Any, results: list[torch.Tensor]) -> str | None:
+    """Carry over. Returns the weight that the results are again, if they are one."""
     handler = _HANDLERS.get(name, elementwise.inherit)
     operands = tensors_of([*call.args, *call.kwargs.values()])
     if name in _PARAMETRIC or name in _CONSTANTS or any(tracer.traces.get(t) is not None for t in operands):
         handler(tracer, call, out)
-        return
-    results = tensors_of([out] if isinstance(out, torch.Tensor) else out if isinstance(out, (tuple, list)) else ())
+        return None
     # A weight that is transposed, normalised or cut before its use stays the weight of its op.
     weights = (tracer.parameter_name(t) for t in operands)
     label = next((weight for weight in weights if weight is not None), None)
@@ -157,3 +191,4 @@ def propagate(name: str, tracer: Tracer, call: Arguments, out: Any) -> None:
             tracer.derive(tensor, label)
         else:  # made from nothing that came in; what has no trace at all comes from code that cannot be seen
             tracer.traces.put(tensor, NOTHING)
+    return label

@@ -12,11 +12,12 @@ import torch
 from . import layout as lay
 from .layout import Layout
 from .names import ParameterNames
+from .recall import Recall
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """What is known of one tensor.
+    """What is known of one tensor; among the traces that `Traces` holds, equal ones are one object.
 
     Attributes:
         layout: what its dimensions hold, None if an op lost track of them.
@@ -44,6 +45,7 @@ class Traces:
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[weakref.ref[torch.Tensor], Trace]] = {}
+        self._different: Recall[tuple[Any, ...], Trace] = Recall()
 
     def get(self, tensor: Any) -> Trace | None:
         """Return what is known of `tensor`, None if nothing is."""
@@ -53,10 +55,19 @@ class Traces:
 
     def put(self, tensor: torch.Tensor, trace: Trace) -> None:
         """Remember what is known of `tensor`."""
+        self.put_one(tensor, self.one(trace))
+
+    def put_one(self, tensor: torch.Tensor, trace: Trace) -> None:
+        """Remember what is known of `tensor`, with a trace that `one` or `get` has returned."""
         self._held[id(tensor)] = (weakref.ref(tensor), trace)
 
+    def one(self, trace: Trace) -> Trace:
+        """Return the one object that stands for all traces that say the same."""
+        key = (trace.layout, trace.producers, trace.lineage, trace.zero)
+        return self._different.get(key) or self._different.put(key, trace)
+
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget the tensors."""
         self._held.clear()
 
 
@@ -72,6 +83,8 @@ class Tracer:
         unbatched: the model was fed one sample without a batch axis.
         batch: number of samples of this forward pass.
         foreign: modules that were handed a tensor of which nothing is known.
+        fed: takes down what `on_producer` is told, if somebody asks for it.
+        made: what ops have made of traces before, see `made.py`.
     """
 
     traces: Traces
@@ -81,6 +94,19 @@ class Tracer:
     unbatched: bool = False
     batch: int | None = None
     foreign: set[str] = field(default_factory=set)
+    fed: list[tuple[str, torch.Tensor, int, int]] | None = None
+    made: Recall[Any, Any] = field(default_factory=Recall)
+
+    def rename(self, names: ParameterNames) -> None:
+        """Take other names of weights."""
+        self.names = names
+        self.made = Recall()
+
+    def feed(self, name: str, x: torch.Tensor, groups: int, dim: int) -> None:
+        """Tell of an op with parameters, see `on_producer`."""
+        if self.fed is not None:
+            self.fed.append((name, x, groups, dim))
+        self.on_producer(name, x, groups, dim)
 
     def parameter_name(self, tensor: torch.Tensor) -> str | None:
         """Return the name of the op that owns a weight, None if the tensor is no weight."""

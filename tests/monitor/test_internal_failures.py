@@ -49,6 +49,7 @@ EXEMPT = (
     "passage.shut",
     "placed.rest",
     "scout._blind",
+    "canonical_name",
     "in_compiled",
     "beacon.__call__",
     "kernels.choice",  # decides once in a process
