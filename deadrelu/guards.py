@@ -50,7 +50,7 @@ class Guarded(Hook):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         owner = self._owner
-        if not owner.attached or torch.compiler.is_compiling():  # compiled code has hooks of its own
+        if not owner.attached or torch.compiler.is_dynamo_compiling():  # compiled code has hooks of its own
             return None
         try:
             return self._function(*args, **kwargs)
@@ -77,7 +77,7 @@ class Timed(Guarded):
         self._meter = meter
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_dynamo_compiling():
             return super().__call__(*args, **kwargs)
         return self._meter.call(super().__call__, *args, **kwargs)
 
@@ -89,7 +89,7 @@ class Release(Hook):
         self._taps = taps
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_dynamo_compiling():
             self._taps.release(module, args, out)
 
 

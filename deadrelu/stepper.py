@@ -23,7 +23,7 @@ from .schedule import Schedule
 from .sites import Site
 from .snapshots import FIRST, Snapshots
 from .tracing import Layout
-from .windows import Live, Slot, Window
+from .windows import Live, Met, Slot, Window
 
 IDLE = 256
 """Forward passes of one step after which it is said that no update came; more than anyone accumulates."""
@@ -135,9 +135,9 @@ class Stepper:
         """Return the place of a site in the window, None before it was observed."""
         return self._window.slots.get(site.name)
 
-    def met(self, slot: Slot, samples: int) -> None:
-        """A call of a site wrote its largest z into the row of this step."""
-        self._window.met(slot, samples)
+    def met(self, calls: Iterable[Met]) -> None:
+        """These calls wrote their largest z into the row of this step, each the only one of its site."""
+        self._window.met(calls)
 
     def compiled(self, lives: Iterable[Live], rows: int | None) -> None:
         """Compiled code has kept what the sites have reached in its forward passes of this step, on so many samples."""
@@ -179,7 +179,7 @@ class Stepper:
         for site in suspect:
             if site.name in self._window.slots and self.observing:
                 self._window.distrust(self._window.slots[site.name])
-        if self.thorough or self._window.row() < 0:
+        if self.thorough or not self._window.counted:
             for slot in ran:
                 if self.thorough or slot.wants_counts:
                     slot.counter.end_forward()

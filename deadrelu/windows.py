@@ -8,9 +8,10 @@ Memory is O(units) times the length of the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -102,6 +103,16 @@ class Slot:
         return slice(self.start, self.start + self.site.units)
 
 
+class Met(Protocol):
+    """A call of a site, on so many samples."""
+
+    @property
+    def slot(self) -> Slot: ...
+
+    @property
+    def samples(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """A window on the host.
@@ -120,7 +131,13 @@ class Observed:
 
 
 class Window:
-    """Collects the reach of every unit, step by step."""
+    """Collects the reach of every unit, step by step.
+
+    Attributes:
+        slots: where each site stands, by name.
+        units: of all sites.
+        counted: every site has counts of this window.
+    """
 
     def __init__(self, length: int) -> None:
         self.slots: dict[str, Slot] = {}
@@ -131,7 +148,7 @@ class Window:
         self._touched: list[Slot] = []
         self._careful = False
         self._low = np.zeros(0)  # what a unit's reach must be above to fire
-        self._counted = False  # every site has counts of this window
+        self.counted = False
         self._unsure = 0  # steps of the window in which what is NaN may have been so in part only
 
     def __len__(self) -> int:
@@ -153,7 +170,7 @@ class Window:
             room = torch.full((self._length, held.columns), -torch.inf, device=where[0], dtype=where[1])
             ring = self._rings[where] = room if ring is None else torch.cat((ring, room), 1)
             self.slots[site.name] = held
-            self._counted = False
+            self.counted = False
             self.units += site.units
             for slot in self.slots.values():
                 if slot.ring == where:
@@ -171,15 +188,17 @@ class Window:
         """Return the row of the present step, if largest z may be written into it as they are, else -1."""
         if self._careful:
             return -1
-        if not self._counted:
-            self._counted = not any(slot.wants_counts for slot in self.slots.values())
-        return len(self._steps) - 1 if self._counted else -1
+        if not self.counted:
+            self.counted = not any(slot.wants_counts for slot in self.slots.values())
+        return len(self._steps) - 1 if self.counted else -1
 
-    def met(self, slot: Slot, samples: int) -> None:
-        """The largest z of a call on so many samples, the only one in this step, was written into its row."""
-        slot.seen_at = len(self._steps) - 1
-        self._touched.append(slot)
-        slot.samples = samples
+    def met(self, calls: Iterable[Met]) -> None:
+        """The largest z of these calls, each the only one of its site in this step, was written into its row."""
+        k, touched = len(self._steps) - 1, self._touched
+        for call in calls:
+            slot = call.slot
+            slot.seen_at, slot.samples = k, call.samples
+            touched.append(slot)
 
     def take(self, slot: Slot, reached: Sequence[torch.Tensor], samples: int) -> None:
         """Take in what compiled code has kept of a site in this step, on so many samples: reach, and largest z."""
@@ -278,7 +297,7 @@ class Window:
         for ring in self._rings.values():
             ring.fill_(-torch.inf)
         self._steps = []
-        self._counted = False
+        self.counted = False
         with np.errstate(invalid="ignore"):
             fired = reach > self._low
         return Observed(steps, top, fired, samples)

@@ -102,10 +102,8 @@ class Express:
 
     def _tell(self) -> None:
         """Tell of the calls whose shortcut was taken."""
-        met, tell = self.passage.met, self._sink.met
-        for beat in met:
-            tell(beat.slot, beat.samples)
-        met.clear()
+        self._sink.met(self.passage.met)
+        self.passage.met = []
 
     def shut(self, *, beside: bool) -> dict[Place, int] | None:
         """The pass ends: returns how many calls were taken at each place; `beside`: others went the long way.

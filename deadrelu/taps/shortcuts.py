@@ -196,4 +196,4 @@ class Exit(Release):
             return
         if self._passage.row >= 0 and module is not self._passage.outer:
             return
-        super().__call__(module, args, out)
+        self._taps.release(module, args, out)

@@ -15,7 +15,7 @@ from ..kernels import Plan
 from ..kinds import Kind
 from ..sites import Site
 from ..tracing import Layout
-from ..windows import Live, Slot
+from ..windows import Live, Met, Slot
 
 Guard = Callable[[Callable[..., Any]], Guarded]
 """Wraps a function of ours, so that what goes wrong in it never reaches the training: it returns None then."""
@@ -57,8 +57,8 @@ class Sink(Protocol):
     def slot(self, site: Site) -> Slot | None:
         """Return the place of a site in the window, None before it was observed."""
 
-    def met(self, slot: Slot, samples: int) -> None:
-        """A call of a site wrote its largest z into that row."""
+    def met(self, calls: Iterable[Met]) -> None:
+        """These calls wrote their largest z into that row, each the only one of its site in this step."""
 
     def found(self, site: Site, layout: Layout, nearest: str | None, *, fed: bool) -> None: ...
 

@@ -146,7 +146,7 @@ class Taps:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         shadow = self.compiled.shadowing
-        if in_backward() or not (shadow or self._counts(module)):
+        if in_backward() or not (shadow or self._count_eval or (module.training and torch.is_grad_enabled())):
             return
         if in_transform():
             return
