@@ -1,13 +1,22 @@
-"""Frames: the modules of a model that hold others, at which forward passes begin and end."""
+"""Frames: the modules of a model that hold others, at which forward passes begin and end.
+
+Any of them may be the outermost of a forward pass. Yet most models are only ever called as a whole, and two hooks at
+each module inside cost more than all that is looked at there: so these rest until something runs by itself.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from .. import tracing
+from .placed import Placed
+
+WHOLE = 20
+"""Forward passes of the whole model, and of nothing else, after which the modules inside are not followed any more."""
 
 
 class Frames:
@@ -21,14 +30,20 @@ class Frames:
         paths: the path of every module.
         modules: those that are followed, by number.
         stale: a module holds more or fewer others than it did.
+        inner: the hooks of the modules inside of the model.
+        resting: these are not followed at present.
     """
 
     def __init__(self, model: nn.Module, place: Callable[[nn.Module, int, list[nn.Module | None]], None]) -> None:
         self.paths = tracing.module_paths(model)
         self.modules: list[nn.Module] = []
-        self.stale = False
+        self.stale = self.resting = False
+        self.inner = Placed()
         self._model, self._place = model, place
         self._held: dict[nn.Module, list[nn.Module | None]] = {}
+        self._times: float = 0
+        self._holders: list[dict[str, nn.Module | None]] = []
+        self._sizes: list[int] = []
 
     def follow(self, module: nn.Module) -> None:
         """Follow a module, unless it is followed, or is TorchScript, which has no hooks."""
@@ -44,9 +59,28 @@ class Frames:
                 self.follow(module)
 
     def met(self, module: nn.Module) -> None:
-        """A module that is followed begins: does it hold as many as before?"""
-        if len(self._held[module]) != len(module._modules):
-            self.stale = True
+        """A module that is followed begins: does it, or do those of which we are not told, hold as many as before?"""
+        grown = len(self._held[module]) != len(module._modules)
+        self.stale |= grown or (self.resting and list(map(len, self._holders)) != self._sizes)
+
+    def whole(self) -> None:
+        """The model has run as a whole, and as expected."""
+        self._times += 1
+        if self._times == WHOLE and len(self._held) > 1:
+            self._holders = [module._modules for module in self._held]
+            self._sizes = list(map(len, self._holders))
+            self.inner.rest()
+            self.resting = True
+
+    def part(self) -> None:
+        """Something else runs, or all modules need to be followed: do so for good."""
+        self._wake()
+        self._times = math.inf
+
+    def _wake(self) -> None:
+        if self.resting:
+            self.resting = False
+            self.inner.wake()
 
     def changed(self) -> bool:
         """True if a module was replaced, added or removed."""
@@ -55,6 +89,8 @@ class Frames:
     def renew(self) -> None:
         """Find the modules that the model has now."""
         self.stale = False
+        self._wake()
+        self._times = 0 if self._times < math.inf else math.inf
         self.paths = tracing.module_paths(self._model)
         for module in self.paths:
             if module in self._held:

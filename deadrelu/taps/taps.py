@@ -96,12 +96,14 @@ class Taps:
             return
         self._gone = True
         self.placed.close()
+        self._frames.inner.close()
         self.scout.detach()
 
     def rest(self) -> None:
         """Take the hooks away for a while; those that compiled code depends on stay."""
         if not self.compiled.used:
             self.placed.rest()
+            self._frames.inner.rest()
 
     def wake(self) -> None:
         """Look again."""
@@ -109,6 +111,7 @@ class Taps:
             self.compiled.blank()
         else:
             self.placed.wake()
+            self._frames.inner.wake()
 
     def recover(self) -> None:
         """Forget a forward pass that never ended: an interrupt in it skips even the hooks that are always called."""
@@ -125,7 +128,8 @@ class Taps:
     def _place(self, module: nn.Module, number: int, held: list[nn.Module | None]) -> None:
         """Put the hooks of a module that holds others."""
         entry, leave = self._express.frame(self._guard(self._enter), self, self.compiled.state, number, held)
-        placed = self.compiled.framed if self.compiled.gated else self.placed
+        inner = self._frames.inner if module is not self._model else self.placed
+        placed = self.compiled.framed if self.compiled.gated else inner
         placed.put(module.register_forward_pre_hook, entry, prepend=True, with_kwargs=True)
         placed.put(module.register_forward_hook, leave, always_call=True)
 
@@ -153,6 +157,8 @@ class Taps:
         self._batch = self._rows(args, kwargs)
         if self._batch == 0:
             return
+        if module is not self._model:
+            self._frames.part()
         self._counted = module
         self._met.clear()
         self._unknown = False
@@ -251,6 +257,8 @@ class Taps:
     def _learn(self, module: nn.Module, table: Table) -> None:
         """Place the taps that the traced forward pass of `module` asks for."""
         self._ways.learn(module, table)
+        if table.functional:  # a call is known by the module that it was met in
+            self._frames.part()
         self._express.forget()
         self.compiled.found()
         by_path = {path: m for m, path in self._frames.paths.items()}
@@ -278,6 +286,8 @@ class Taps:
         suspect: list[Site] = []
         taken = self._express.shut(beside=bool(self._met))
         if taken is None:
+            if not self.compiled.used:
+                self._frames.whole()
             return suspect
         for place, taps in table.taps.items():
             met = self._met.get(place, 0) + taken.get(place, 0)
@@ -307,6 +317,8 @@ class Taps:
 
     def _tap(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """An activation module is about to run."""
+        if self._frames.resting and self._outer is None:
+            self._part_runs(module)
         if self._live or self._sink.thorough:
             z = args[0] if args else None
             if not isinstance(z, torch.Tensor):
@@ -316,10 +328,22 @@ class Taps:
 
     def _made(self, module: nn.Module, args: Any, out: Any) -> None:
         """A layer whose output is a pre-activation has run."""
+        if self._frames.resting and self._outer is None:
+            self._part_runs(module)
         if (self._live or self._sink.thorough) and isinstance(out, torch.Tensor):
             place = Output(module)
             if self._table is not None and place in self._table.taps:
                 self._hand_over(place, out)
+
+    def _part_runs(self, module: nn.Module) -> None:
+        """A part of the model runs by itself, for the first time: follow parts from now on.
+
+        What this pass reaches is missed, but not that there is one: steps are numbered by them.
+        """
+        if not in_backward() and not in_transform() and self._counts(module):
+            self._frames.part()
+            self._sink.begin_forward(None, self._model, None, {})
+            self._sink.end_forward(())
 
     def _hand_over(self, place: Place, z: torch.Tensor) -> None:
         if self._pushed is not None:
