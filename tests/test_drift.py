@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import deadrelu
-from deadrelu.captures import QUANTITIES, Captures
+from deadrelu.captures import QUANTITIES, Captures, _mean_std
 from deadrelu.drift import Drift
 from deadrelu.feeders import Picks, feeder
 from deadrelu.kernels import Plan
@@ -186,3 +186,17 @@ def test_a_feature_has_died_only_if_it_is_zero_in_every_row() -> None:
     lives = Drift._lives(patches)
     assert lives is not None
     assert lives.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rows_that_are_alike_have_no_deviation(dtype: torch.dtype) -> None:
+    """Exactly none, or an update would be infinitely many of it; else what `torch.std_mean` finds."""
+    rng = torch.Generator().manual_seed(0)
+    alike = torch.randn(1, 50, generator=rng, dtype=dtype).expand(67, 50)
+    several = 1e3 * torch.randn(50, generator=rng, dtype=dtype) + torch.randn(67, 50, generator=rng, dtype=dtype)
+    mean, deviation = _mean_std(torch.cat((alike, several), 1))
+    assert torch.equal(mean[:50], alike[0])
+    assert deviation[:50].count_nonzero() == 0
+    expected = torch.std_mean(several.double(), 0)
+    torch.testing.assert_close(deviation[50:].double(), expected[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(mean[50:].double(), expected[1], rtol=1e-6, atol=0)
