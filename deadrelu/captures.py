@@ -209,8 +209,8 @@ def _host(tensors: Sequence[torch.Tensor]) -> Array:
 def _mean_std(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return means and standard deviations over rows, (columns,) each, of what may be overwritten, (rows, columns).
 
-    Several times faster than `torch.std_mean`, for columns that lie side by side are summed at the speed of memory. What
-    is the same in all rows has no deviation, not even by rounding.
+    Several times faster than `torch.std_mean`, for columns that lie side by side are summed at the speed of memory.
+    What is the same in all rows has no deviation, not even by rounding.
     """
     first = z[0].clone()
     mean = z.sub_(first).mean(0)

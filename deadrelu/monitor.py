@@ -26,7 +26,7 @@ from .meter import Meter
 from .recording import Recording
 from .replays import Replays
 from .report import Coverage, Report
-from .schedule import EARLY, Schedule
+from .schedule import Schedule
 from .snapshots import Snapshots
 from .status import training_confidence, training_report
 from .stepper import IDLE, Stepper
@@ -36,6 +36,8 @@ from .taps import Taps
 from .tracing import unwrapped
 from .windows import Window
 
+_LONG = 500
+"""Steps after which compiled kernels are worth having, however small the layers are."""
 log = logging.getLogger("deadrelu")
 
 Patterns = Iterable[str] | str | None
@@ -304,8 +306,8 @@ class Monitor:
         self._adapt()
         events = self._chronicle.look(self._explain)
         self._schedule.end_window(self._stepper.number, self._chronicle.kick, bool(events) or self._chronicle.sinks)
-        if self.steps >= EARLY and any(slot.ring[0].type == "cpu" for slot in self._window.slots.values()):
-            prepare()  # a run that goes on
+        if self.steps >= _LONG and any(slot.ring[0].type == "cpu" for slot in self._window.slots.values()):
+            prepare()
         self._recording.window(lambda: self.last_window, self._stepper.samples)
         for event in events:
             log.warning("%s", str(event))  # now, so that nothing can go wrong inside of a handler

@@ -3,7 +3,7 @@
 Every step is observed, unless the user asks for fewer. Captured are the first one and the last one of each full window
 (the one after it, if its batch is what was left over of an epoch), so that what fell silent in a window is seen silent
 before it is explained. In between it is every tenth observed step, and five of a window at least, as long as the
-updates matter: through the first 500 steps, and whenever the last window had an event in it, units whose largest z
+updates matter: through the first 100 steps, and whenever the last window had an event in it, units whose largest z
 sinks, or updates that move units by more than a twentieth of their standard deviation. In a calm stretch it is every
 fiftieth, for then little can happen; a rate that rises is captured at once.
 
@@ -19,7 +19,7 @@ from typing import Any
 
 DENSE, SPARSE = (5, 10), (1, 50)
 """Captured steps of a window at least, and observed steps from one to the next at most."""
-EARLY = 500
+EARLY = 100
 """Steps in which no stretch is calm: rates that are too high kill in these."""
 STIR = 0.05
 """Kick (own step of one update, over std z) from which on single updates matter."""
