@@ -129,7 +129,7 @@ def load(path: Path) -> ctypes.CDLL:
         raise UnusableError(f"{path} is damaged; delete it")
     try:
         library = ctypes.CDLL(str(path))
-        library.deadrelu_add  # noqa: B018 - looked up now, not in the middle of a training
+        library.deadrelu_add, library.deadrelu_reach  # noqa: B018 - looked up now, not in the middle of a training
     except (OSError, AttributeError) as error:
         raise UnusableError(f"{path} cannot be loaded ({error})") from None
     return library

@@ -142,7 +142,7 @@ static void merge(const Look *look, const Out *from, const Out *to)
     for (int64_t u = 0; u < look->units; u++) {
         to->hits[u] += from->hits[u];
         to->samples[u] += from->samples[u];
-        to->top[u] = LARGER(look->op, from->top[u], to->top[u]);
+        to->top[u] = from->top[u] > to->top[u] ? from->top[u] : to->top[u];
         to->sum[u] += from->sum[u];
         to->square[u] += from->square[u];
     }
@@ -207,9 +207,24 @@ static void deliver(const Look *look, const Out *from, double *sums)
             top[u] = from->top[u] <= top[u] || from->top[u] != from->top[u] ? top[u] : from->top[u];
 }
 
-/* Reduce a tensor and add what was found to the sums at `to`, or write it into the row there (REACH); `fired` has room for
- * a byte per unit and 8 samples. Returns 0, or 1 if there is no memory, and then nothing was written. */
-int deadrelu_add(const Look *look, const void *data, void *to, uint8_t *fired, int threads)
+/* Write the largest of each unit into a row, by this thread: what every step of a training asks for at every site. Returns
+ * 0, or 1 if there is no memory, and then nothing was written. */
+int deadrelu_reach(const Look *look, const void *data, void *row)
+{
+    double few[TILE], *top = look->units <= TILE ? few : malloc((size_t)look->units * sizeof *top);
+    if (top == NULL)
+        return 1;
+    Part part = {look, data, {0, look->samples, 0, look->units}, {.top = top}};
+    run_part(&part);
+    write_row(look, &part.out, row);
+    if (top != few)
+        free(top);
+    return 0;
+}
+
+/* Reduce a tensor and add what was found to `sums`; `fired` has room for a byte per unit and 8 samples. Returns 0, or 1
+ * if there is no memory, and then nothing was added. */
+int deadrelu_add(const Look *look, const void *data, double *sums, uint8_t *fired, int threads)
 {
     Part parts[THREADS];
     pthread_t handles[THREADS];
@@ -240,12 +255,8 @@ int deadrelu_add(const Look *look, const void *data, void *to, uint8_t *fired, i
         if (!by_units)
             merge(look, &parts[i].out, &parts[0].out);
     }
-    if (look->op == REACH) {
-        write_row(look, &parts[0].out, to);
-    } else {
-        mend(look, data, &parts[0].out);
-        deliver(look, &parts[0].out, to);
-    }
+    mend(look, data, &parts[0].out);
+    deliver(look, &parts[0].out, sums);
     free(numbers);
     return 0;
 }

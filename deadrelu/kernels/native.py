@@ -42,10 +42,10 @@ class Look(ctypes.Structure):
 class Reach:
     """How the largest element of each unit is written into a row, for a z and a row like those that it was made for."""
 
-    __slots__ = ("_add", "_address", "_dtype", "_look", "_strides")
+    __slots__ = ("_address", "_dtype", "_look", "_strides", "_write")
 
-    def __init__(self, add: Any, look: Look, tensor: torch.Tensor) -> None:
-        self._add, self._look, self._address = add, look, ctypes.addressof(look)
+    def __init__(self, write: Any, look: Look, tensor: torch.Tensor) -> None:
+        self._write, self._look, self._address = write, look, ctypes.addressof(look)
         self._dtype, self._strides = tensor.dtype, tensor.stride()
 
     def into(self, z: torch.Tensor, row: int) -> bool:
@@ -56,7 +56,7 @@ class Reach:
             data = z.data_ptr()
         except RuntimeError:  # of functorch's, which is no memory
             return False
-        return bool(data) and not self._add(self._address, data, row, None, 1)
+        return bool(data) and not self._write(self._address, data, row)
 
 
 class Native:
@@ -65,6 +65,8 @@ class Native:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._add = library.deadrelu_add
         self._add.argtypes = (*[ctypes.c_void_p] * 4, ctypes.c_int)
+        self._reach = library.deadrelu_reach
+        self._reach.argtypes = (ctypes.c_void_p,) * 3
 
     def engaged(
         self, z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums, *, rectified: bool = False
@@ -86,7 +88,7 @@ class Native:
         if z.numel() > _SHARED and torch.get_num_threads() > 1:
             return None
         look = _found(_REACH, z, plan)
-        return None if look is None else Reach(self._add, look, z)
+        return None if look is None else Reach(self._reach, look, z)
 
     def maximum(self, z: torch.Tensor, plan: Plan) -> torch.Tensor | None:
         """See `kernels.maximum`."""

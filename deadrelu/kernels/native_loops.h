@@ -119,7 +119,9 @@ static void NAME(clear)(const Look *look, NAME(Columns) *to, int64_t n)
 static void NAME(settle)(const Look *look, const NAME(Columns) *from, int64_t units, int64_t count, int64_t outer,
                          int64_t inner, const Out *out, int64_t first)
 {
-    double *hits = out->hits + first, *top = out->top + first, *sum = out->sum + first, *square = out->square + first;
+    double *top = out->top + first, *hits = NULL, *sum = NULL, *square = NULL;
+    if (look->op != REACH)
+        hits = out->hits + first, sum = out->sum + first, square = out->square + first;
     for (int64_t p = 0; p < (outer == 1 ? count : 0); p++) {
         const int64_t at = p * inner;
         for (int64_t u = 0; u < (COUNTS(look->op) ? units : 0); u++)
@@ -157,8 +159,10 @@ static void NAME(settle)(const Look *look, const NAME(Columns) *from, int64_t un
 #pragma omp simd reduction(+ : square_here)
             for (int64_t p = 0; p < count; p++)
                 square_here += from->square[at + p];
-        hits[u] += (double)hits_here;
         top[u] = LARGER(look->op, odd_here ? NAN : (double)top_here, top[u]);
+        if (look->op == REACH) /* nothing else has room */
+            continue;
+        hits[u] += (double)hits_here;
         sum[u] += sum_here;
         square[u] += square_here;
     }
