@@ -40,13 +40,20 @@ class Setting:
             torch.cuda.synchronize(self.device)
 
 
-def measure(plain: Work, watched: Work, setting: Setting) -> tuple[list[float], list[float]]:
-    """Return the seconds of both works, pair by pair; which comes first alternates."""
+def measure(plain: Work, watched: Work, setting: Setting, parts: int = 1) -> tuple[list[float], list[float]]:
+    """Return the seconds of both works, pair by pair, each done `parts` times, in turns; which is first alternates.
+
+    The shorter the turns, the less it matters that a machine is faster now and slower then.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for pair in range(setting.pairs):
-        order = ((0, plain), (1, watched)) if pair % 2 == 0 else ((1, watched), (0, plain))
-        for column, work in order:
-            times[column].append(setting.seconds(work))
+        spent = [0.0, 0.0]
+        for part in range(parts):
+            order = ((0, plain), (1, watched)) if (pair + part) % 2 == 0 else ((1, watched), (0, plain))
+            for column, work in order:
+                spent[column] += setting.seconds(work)
+        for column in (0, 1):
+            times[column].append(spent[column])
     return times
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from .counts import SiteCounter
-from .kernels import Plan, maximum, top
+from .kernels import Plan, maximum, reach, top
 from .kinds import Kind
 from .sites import Site
 
@@ -230,11 +230,14 @@ class Window:
             slot.samples = rows
         plain = plan.plain and kind.positive and not self._careful
         if plain and first and z.dtype == target.dtype and not plan.slender:
-            return torch.amax(z, plan.over, out=target)
+            written = reach(z, plan, target)
+            if written is None or not written.into(z, target.data_ptr()):
+                torch.amax(z, plan.over, out=target)
+            return target
         positive = slot.site.kind.positive
-        reach = target if positive else target[: slot.site.units]
+        depths = target if positive else target[: slot.site.units]
         reached = z if kind.positive else depth(z, kind.intervals)
-        self._put(reach, top(z, plan) if plain else maximum(reached, plan), first)
+        self._put(depths, top(z, plan) if plain else maximum(reached, plan), first)
         if not positive:
             self._put(target[slot.site.units :], maximum(z, plan), first)
         return None

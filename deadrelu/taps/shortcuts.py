@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 
 from ..calls import in_compiled
 from ..guards import Guarded, Hook, Release, Releases
@@ -124,7 +125,7 @@ class ShortcutBefore(Shortcut):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_dynamo_compiling():  # asked first: a passage must not become part of compiled code
+        if is_dynamo_compiling():  # asked first: a passage must not become part of compiled code
             return
         if self._passage.row >= 0 and args:
             try:
@@ -142,7 +143,7 @@ class ShortcutAfter(Shortcut):
     __slots__ = ()
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             return
         if self._passage.row >= 0:
             try:
@@ -170,7 +171,7 @@ class Entry(Hook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._state.inside:  # of compiled code, in a graph or between two
             return
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             self.began = self._state.enter(module, self._number, args, kwargs)
             return
         if not self._state.eager and in_compiled():
@@ -189,7 +190,7 @@ class Exit(Release):
         self._passage, self._state, self._entry = passage, state, entry
 
     def __call__(self, module: nn.Module, args: Any, out: Any) -> None:
-        if torch.compiler.is_dynamo_compiling() or self._state.inside:
+        if is_dynamo_compiling() or self._state.inside:
             if self._entry.began:
                 self._entry.began = False
                 self._state.leave()

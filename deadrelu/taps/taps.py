@@ -22,6 +22,9 @@ from .scout import Scout
 from .table import Guard, Output, Place, Sink, Table
 from .ways import Ways
 
+_CHECKED = 4
+"""Captured steps from one to the next in which all torch functions are looked at, for activations that are new."""
+
 
 class Taps:
     """Hooks on a model in training; `attach` and `detach` leave nothing behind.
@@ -59,6 +62,7 @@ class Taps:
         self._scouting = False
         self._live = False
         self._unknown = False
+        self._captures = 0
         self._batch: int | None = None
         self._table: Table | None = None
         self._met: dict[Place, int] = {}
@@ -177,10 +181,13 @@ class Taps:
             return
         self._live = self._sink.observing and not self._gone
         assert self._table is not None
-        if self._live and (self._table.functional or self._sink.thorough):
+        if not self._live:
+            return
+        self._captures += self._sink.thorough
+        if self._table.functional or (self._sink.thorough and self._captures % _CHECKED == 1):
             self._stack.append(module)
             self._push(self._calling)
-        elif self._live:
+        else:
             self._express.open(module, self._table, self._batch)
 
     def _counts(self, module: nn.Module) -> bool:
