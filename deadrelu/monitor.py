@@ -305,7 +305,8 @@ class Monitor:
             return
         self._adapt()
         events = self._chronicle.look(self._explain)
-        self._schedule.end_window(self._stepper.number, self._chronicle.kick, bool(events) or self._chronicle.sinks)
+        several = any(len(event.units) > 1 and event.kind != "revival" for event in events)
+        self._schedule.end_window(self._stepper.number, self._chronicle.kick, several or self._chronicle.sinks)
         if self.steps >= _LONG and any(slot.ring[0].type == "cpu" for slot in self._window.slots.values()):
             prepare()
         self._recording.window(lambda: self.last_window, self._stepper.samples)

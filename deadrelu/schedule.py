@@ -3,9 +3,9 @@
 Every step is observed, unless the user asks for fewer. Captured are the first one and the last one of each full window
 (the one after it, if its batch is what was left over of an epoch), so that what fell silent in a window is seen silent
 before it is explained. In between it is every tenth observed step, and five of a window at least, as long as the
-updates matter: through the first 100 steps, and whenever the last window had an event in it, units whose largest z
-sinks, or updates that move units by more than a twentieth of their standard deviation. In a calm stretch it is every
-fiftieth, for then little can happen; a rate that rises is captured at once.
+updates matter: through the first 100 steps, and whenever the last window had several units in it that died together, or
+are at risk, or whose largest z sinks, or updates that move units by more than a twentieth of their standard deviation.
+In a calm stretch it is every fiftieth, for then little can happen; a rate that rises is captured at once.
 
 All of this depends on the training alone. Only with a bound on the overhead does the clock decide how many steps are
 observed, in powers of two.
