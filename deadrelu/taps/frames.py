@@ -1,19 +1,22 @@
 """Frames: the modules of a model that hold others, at which forward passes begin and end.
 
 Any of them may be the outermost of a forward pass. Yet most models are only ever called as a whole, and two hooks at
-each module inside cost more than all that is looked at there: so these rest until something runs by itself.
+each module inside cost more than all that is looked at there: so these rest until something runs by itself. Those that
+hold no place where we look do not rest, for nothing in them would tell that they run.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
 from .. import tracing
 from .placed import Placed
+from .table import Output, Place
 
 WHOLE = 20
 """Forward passes of the whole model, and of nothing else, after which the modules inside are not followed any more."""
@@ -30,15 +33,15 @@ class Frames:
         paths: the path of every module.
         modules: those that are followed, by number.
         stale: a module holds more or fewer others than it did.
-        inner: the hooks of the modules inside of the model.
-        resting: these are not followed at present.
+        inner: the hooks of each module inside of the model.
+        resting: some of these are not followed at present.
     """
 
     def __init__(self, model: nn.Module, place: Callable[[nn.Module, int, list[nn.Module | None]], None]) -> None:
         self.paths = tracing.module_paths(model)
         self.modules: list[nn.Module] = []
         self.stale = self.resting = False
-        self.inner = Placed()
+        self.inner: dict[nn.Module, Placed] = {}
         self._model, self._place = model, place
         self._held: dict[nn.Module, list[nn.Module | None]] = {}
         self._times: float = 0
@@ -50,6 +53,8 @@ class Frames:
         if module not in self._held and not isinstance(module, torch.jit.ScriptModule):
             held = self._held[module] = list(module._modules.values())
             self.modules.append(module)
+            if module is not self._model:
+                self.inner[module] = Placed()
             self._place(module, len(self.modules) - 1, held)
 
     def follow_all(self) -> None:
@@ -63,14 +68,29 @@ class Frames:
         grown = len(self._held[module]) != len(module._modules)
         self.stale |= grown or (self.resting and list(map(len, self._holders)) != self._sizes)
 
-    def whole(self) -> None:
-        """The model has run as a whole, and as expected."""
+    def whole(self, places: Iterable[Place]) -> None:
+        """The model has run as a whole, and as expected; at these places hooks look at something."""
         self._times += 1
-        if self._times == WHOLE and len(self._held) > 1:
-            self._holders = [module._modules for module in self._held]
-            self._sizes = list(map(len, self._holders))
-            self.inner.rest()
-            self.resting = True
+        if self._times != WHOLE:
+            return
+        looked_at = {place.layer if isinstance(place, Output) else place for place in places}
+        self._holders = [module._modules for module in self._held]
+        self._sizes = list(map(len, self._holders))
+        for module, placed in self.inner.items():
+            if any(held in looked_at for held in module.modules()):
+                placed.rest()
+                self.resting = True
+
+    def running(self) -> nn.Module | None:
+        """Return the outermost module that runs and is not followed, None if there is none; slow."""
+        found, frame = None, sys._getframe(1)
+        while frame.f_back is not None:
+            frame = frame.f_back
+            if frame.f_code.co_name == "_call_impl":
+                placed = self.inner.get(frame.f_locals.get("self"))  # type: ignore[arg-type]
+                if placed is not None and placed.resting:
+                    found = frame.f_locals["self"]
+        return found
 
     def part(self) -> None:
         """Something else runs, or all modules need to be followed: do so for good."""
@@ -78,9 +98,10 @@ class Frames:
         self._times = math.inf
 
     def _wake(self) -> None:
-        if self.resting:
-            self.resting = False
-            self.inner.wake()
+        self.resting = False
+        for placed in self.inner.values():
+            if placed.resting:
+                placed.wake()
 
     def changed(self) -> bool:
         """True if a module was replaced, added or removed."""

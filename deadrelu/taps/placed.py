@@ -10,14 +10,14 @@ class Placed:
     """The hooks of a monitor; `resting`: they are put where they belong when they wake."""
 
     def __init__(self, *, resting: bool = False) -> None:
-        self._resting = resting
+        self.resting = resting
         self._places: list[Callable[[], Any]] = []  # each puts one hook where it belongs
         self._handles: list[Any] = []
 
     def put(self, place: Callable[..., Any], hook: Callable[..., Any], **how: bool) -> None:
         """Put a hook where `place` registers hooks."""
         self._places.append(lambda: place(hook, **how))
-        if not self._resting:
+        if not self.resting:
             self._handles.append(self._places[-1]())
 
     def rest(self) -> None:
@@ -25,11 +25,11 @@ class Placed:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._resting = True
+        self.resting = True
 
     def wake(self) -> None:
         """Put the hooks back."""
-        self._resting = False
+        self.resting = False
         self._handles = [place() for place in self._places]
 
     def close(self) -> None:

@@ -100,22 +100,23 @@ class Taps:
             return
         self._gone = True
         self.placed.close()
-        self._frames.inner.close()
+        for inner in self._frames.inner.values():
+            inner.close()
         self.scout.detach()
 
     def rest(self) -> None:
         """Take the hooks away for a while; those that compiled code depends on stay."""
         if not self.compiled.used:
-            self.placed.rest()
-            self._frames.inner.rest()
+            for placed in (self.placed, *self._frames.inner.values()):
+                placed.rest()
 
     def wake(self) -> None:
         """Look again."""
         if self.compiled.used:
             self.compiled.blank()
         else:
-            self.placed.wake()
-            self._frames.inner.wake()
+            for placed in (self.placed, *self._frames.inner.values()):
+                placed.wake()
 
     def recover(self) -> None:
         """Forget a forward pass that never ended: an interrupt in it skips even the hooks that are always called."""
@@ -132,8 +133,8 @@ class Taps:
     def _place(self, module: nn.Module, number: int, held: list[nn.Module | None]) -> None:
         """Put the hooks of a module that holds others."""
         entry, leave = self._express.frame(self._guard(self._enter), self, self.compiled.state, number, held)
-        inner = self._frames.inner if module is not self._model else self.placed
-        placed = self.compiled.framed if self.compiled.gated else inner
+        own = self._frames.inner.get(module, self.placed)
+        placed = self.compiled.framed if self.compiled.gated else own
         placed.put(module.register_forward_pre_hook, entry, prepend=True, with_kwargs=True)
         placed.put(module.register_forward_hook, leave, always_call=True)
 
@@ -294,7 +295,7 @@ class Taps:
         taken = self._express.shut(beside=bool(self._met))
         if taken is None:
             if not self.compiled.used:
-                self._frames.whole()
+                self._frames.whole(self._tapped)
             return suspect
         for place, taps in table.taps.items():
             met = self._met.get(place, 0) + taken.get(place, 0)
@@ -325,7 +326,7 @@ class Taps:
     def _tap(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """An activation module is about to run."""
         if self._frames.resting and self._outer is None:
-            self._part_runs(module)
+            self._part_runs()
         if self._live or self._sink.thorough:
             z = args[0] if args else None
             if not isinstance(z, torch.Tensor):
@@ -336,21 +337,23 @@ class Taps:
     def _made(self, module: nn.Module, args: Any, out: Any) -> None:
         """A layer whose output is a pre-activation has run."""
         if self._frames.resting and self._outer is None:
-            self._part_runs(module)
+            self._part_runs()
         if (self._live or self._sink.thorough) and isinstance(out, torch.Tensor):
             place = Output(module)
             if self._table is not None and place in self._table.taps:
                 self._hand_over(place, out)
 
-    def _part_runs(self, module: nn.Module) -> None:
-        """A part of the model runs by itself, for the first time: follow parts from now on.
+    def _part_runs(self) -> None:
+        """Something is looked at outside of a forward pass that is followed: if a part of the model runs, follow parts.
 
-        What this pass reaches is missed, but not that there is one: steps are numbered by them.
+        What it has reached until now is missed, but not that it runs: steps are numbered by forward passes.
         """
-        if not in_backward() and not in_transform() and self._counts(module):
-            self._frames.part()
-            self._sink.begin_forward(None, self._model, None, {})
-            self._sink.end_forward(())
+        part = None if in_backward() or in_transform() else self._frames.running()
+        if part is None or not self._counts(part):
+            return
+        self._frames.part()
+        self._sink.begin_forward(None, self._model, None, {})
+        self._sink.end_forward(())
 
     def _hand_over(self, place: Place, z: torch.Tensor) -> None:
         if self._pushed is not None:

@@ -104,6 +104,67 @@ def test_a_part_that_runs_by_itself(pair: Pair, kind: int) -> None:
     assert samples == 300 * (STEPS + 39) or samples == 300 * (STEPS + 40)
 
 
+def test_a_part_in_which_nothing_is_looked_at() -> None:
+    """Its steps are steps, before and after the rest has come to rest."""
+
+    class Probed(Pair):
+        def __init__(self) -> None:
+            super().__init__()
+            self.probe = nn.Sequential(nn.Dropout(0.1), nn.Linear(6, 2))
+
+    pair = Probed()
+    monitor, step = watched(pair)
+    with monitor:
+        for _ in range(STEPS):
+            step()
+        assert hooked(pair) == {"probe"}
+        for _ in range(7):
+            step(pair.probe)
+        step()
+        assert monitor.steps == STEPS + 8
+
+
+def test_what_runs_outside_of_all_parts(pair: Pair) -> None:
+    """Layers that are called by hand, or that another network shares, are no forward pass of the model."""
+    monitor, step = watched(pair)
+    shared = nn.Sequential(nn.Linear(6, 9), pair.head[1], nn.Linear(9, 2))
+    other = torch.optim.SGD(shared.parameters(), lr=1e-3)
+    with monitor:
+        for _ in range(STEPS):
+            step()
+        for _ in range(3):
+            other.zero_grad()
+            shared(torch.randn(5, 6)).sum().backward()
+            other.step()
+            pair.encoder[1](pair.encoder[0](torch.randn(5, 6))).sum().backward()
+        assert hooked(pair) == set()
+        step()
+        assert monitor.steps == STEPS + 1
+        assert monitor.report().samples == 300 * (STEPS + 1)
+
+
+def test_a_part_that_fails(pair: Pair) -> None:
+    """An exception in the pass that wakes the others leaves nothing behind."""
+    monitor, step = watched(pair)
+
+    def fail(*_: object) -> None:
+        raise ValueError("a loss of nerve")
+
+    with monitor:
+        for _ in range(STEPS):
+            step()
+        handle = pair.encoder[2].register_forward_pre_hook(fail)
+        with pytest.raises(ValueError, match="nerve"):
+            pair.encoder(torch.randn(5, 6))
+        handle.remove()
+        for _ in range(5):
+            step()
+        assert monitor.steps == STEPS + 5
+        assert hooked(pair) == ALL
+    assert {site.site: site.samples for site in monitor.report().sites}["head.1"] == 300 * (STEPS + 5)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in pair.modules())
+
+
 def test_what_is_no_step_makes_none(pair: Pair) -> None:
     """Without gradients, in eval mode or in backward, a part that runs says nothing."""
     monitor, step = watched(pair)
