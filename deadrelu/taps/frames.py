@@ -98,6 +98,8 @@ class Frames:
         self._times = math.inf
 
     def _wake(self) -> None:
+        if not self.resting:  # a model that is called by parts asks in every pass
+            return
         self.resting = False
         for placed in self.inner.values():
             if placed.resting:
