@@ -116,7 +116,8 @@ class Choice:
                 if path.exists():
                     self.ready(LARGE)
                 elif said is None:
-                    return f"reference, until {command[0]} has compiled native ones (at the first large tensor)"
+                    when = "at the first large tensor, or in a long training"
+                    return f"reference, until {command[0]} has compiled native ones ({when})"
                 else:
                     self.reason = said
             except UnusableError as error:
