@@ -14,9 +14,12 @@ from ..kernels import CHOICE
 from .relays import State
 from .shortcuts import Beat, Entry, Exit, Passage, Shortcut, ShortcutAfter, ShortcutBefore
 from .table import Place, Sink, Table, Tap
+from .ways import drawn
 
 _KNOWN = 64
 """Batch sizes, times outermost modules, that are prepared at once."""
+_CAREFUL = 16
+"""Passes to one in which it is looked at what made each pre-activation, also where one thing only is known to."""
 Armed = list[tuple[Place, Shortcut, list[dict[torch.Size, Beat]]]]
 
 Made = TypeVar("Made", bound=type)
@@ -89,7 +92,7 @@ class Express:
             self._armed, self._spilled = armed, False
             calls = [len(beats) for _, _, beats in armed]
             self._expected = sum(calls) if all(calls) else 0
-        self.passage.open(outer, row)
+        self.passage.open(outer, row, careful=drawn(self.passage.number, _CAREFUL))
 
     def spill(self, place: Place) -> int:
         """This place goes the long way from now on, in this pass; returns the calls that it has taken until now."""
@@ -119,6 +122,10 @@ class Express:
         self.passage.shut()
         return found
 
+    def doubt(self) -> None:
+        """The pass that runs has gone another way: look at what made each pre-activation from now on."""
+        self.passage.careful = True
+
     def stop(self) -> None:
         """No shortcut any more in the pass that runs."""
         self.passage.shut()
@@ -136,11 +143,15 @@ class Express:
             shortcut = self._shortcuts.get(place)
             if shortcut is None:
                 continue
-            calls = [self._beats(tap, batch) if sites[tap.site.name] == 1 else {} for tap in taps]
+            alone = len(table.known[place]) == 1
+            calls = [
+                self._beats(tap, batch, alone) if sites[tap.site.name] == 1 and (alone or tap.mark is not None) else {}
+                for tap in taps
+            ]
             armed.append((place, shortcut, [] if place in table.elastic or not all(calls) else calls))
         return armed
 
-    def _beats(self, tap: Tap, batch: int | None) -> dict[torch.Size, Beat]:
+    def _beats(self, tap: Tap, batch: int | None, alone: bool) -> dict[torch.Size, Beat]:
         slot = self._sink.slot(tap.site)
         if slot is None or not tap.kind.positive or not slot.site.kind.positive:
             return {}
@@ -149,5 +160,5 @@ class Express:
             if rows != batch or plan is None or not plan.plain or 0 in shape:
                 continue
             if batch is None or not plan.batch or plan.sample_count >= batch:  # whole, not a part of the batch
-                beats[shape] = Beat(slot, plan)
+                beats[shape] = Beat(slot, plan, tap.mark, alone=alone)
         return beats

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..calls import Sighting, in_backward
 from ..counts import SiteCounter
 from ..hooks import Watcher
 from ..sites import Site
+from .marks import Mark
 from .relays import State
 from .table import Guard, Output, Place, Sink, Table, Tap
 
@@ -67,10 +68,17 @@ class Scout(Watcher):
             # A layer whose output goes elsewhere now and then would be taken for the activation.
             output = found.output
             fit = output is not None and outputs[output] == self._ran[output.layer]
-            place = output if output is not None and fit else found.place
+            place = found.place
+            if output is not None and fit:
+                place, found.tap.mark = output, None  # of what no other layer makes
             table.taps.setdefault(place, []).append(found.tap)
             table.functional |= type(place) is tuple
         return table
+
+    @property
+    def called(self) -> Set[nn.Module]:
+        """The modules that ran in any of the forward passes that were traced."""
+        return self._called
 
     def distrust(self, output: Output) -> None:
         """No longer take the output of this layer for a pre-activation."""
@@ -101,7 +109,9 @@ class Scout(Watcher):
         place: Place = frame.module if frame is not None and whole else (path, seen.function)
         z = seen.z
         output = None if whole else self._output(z)
-        tap = Tap(seen.site, seen.kind, seen.layout, tuple(z.shape), z.dtype, z.device, _in_checkpoint())
+        with torch._C.DisableTorchFunction():
+            mark = Mark.of(z)
+        tap = Tap(seen.site, seen.kind, seen.layout, tuple(z.shape), z.dtype, z.device, _in_checkpoint(), mark)
         self._findings.append(Finding(tap, place, output))
         # What came out of a vmap or out of several tensors cannot be met again by a tap.
         self.dynamic |= seen.mapped or seen.kind.gate is not None or seen.kind.name in ("maxout", "maximum")

@@ -16,6 +16,7 @@ from ..calls import in_compiled
 from ..guards import Guarded, Hook, Release, Releases
 from ..kernels import Plan, Reach, reach, top
 from ..windows import Slot
+from .marks import Mark
 from .relays import State
 
 
@@ -26,20 +27,21 @@ class Passage:
         number: counts the passes.
         row: the row of the window that largest z may be written into, -1 where there is no shortcut.
         outer: the outermost module.
+        careful: marks are looked at also where a single site is known.
         met: the calls whose shortcut was taken, until they are told of.
     """
 
-    __slots__ = ("met", "number", "outer", "row")
+    __slots__ = ("careful", "met", "number", "outer", "row")
 
     def __init__(self) -> None:
-        self.number, self.row = 0, -1
+        self.number, self.row, self.careful = 0, -1, False
         self.outer: nn.Module | None = None
         self.met: list[Beat] = []
 
-    def open(self, outer: nn.Module, row: int) -> None:
+    def open(self, outer: nn.Module, row: int, *, careful: bool) -> None:
         """Allow shortcuts in the forward pass that begins."""
         self.number += 1
-        self.outer, self.row, self.met = outer, row, []
+        self.outer, self.row, self.careful, self.met = outer, row, careful, []
 
     def shut(self) -> None:
         """Allow none until the next pass."""
@@ -51,13 +53,15 @@ class Beat:
 
     Attributes:
         slot, samples: the site, and the samples that the call is on.
+        mark: what z must have for this to be the call, None if there is nothing to ask.
+        alone: no other site is known at its place.
         reach: the kernel that writes it, None if torch is to do it.
     """
 
-    __slots__ = ("_asked", "_dtype", "_over", "_plan", "reach", "samples", "slot")
+    __slots__ = ("_asked", "_dtype", "_over", "_plan", "alone", "mark", "reach", "samples", "slot")
 
-    def __init__(self, slot: Slot, plan: Plan) -> None:
-        self.slot, self.samples = slot, plan.sample_count
+    def __init__(self, slot: Slot, plan: Plan, mark: Mark | None, *, alone: bool) -> None:
+        self.slot, self.samples, self.mark, self.alone = slot, plan.sample_count, mark, alone
         self._plan, self._over = plan, plan.over
         # Written straight into the row where the reduction can; None: by way of another tensor.
         self._dtype = None if plan.slender else slot.ring[1]
@@ -111,6 +115,8 @@ class Shortcut(Hook):
             return False
         beat = self.beats[count].get(z.shape)
         if beat is None:
+            return False
+        if (passage.careful or not beat.alone) and not (beat.mark is None or beat.mark.on(z)):
             return False
         if beat.reach is None or not beat.reach.into(z, beat.slot.addresses[passage.row]):
             beat.keep(z, passage.row)

@@ -17,13 +17,16 @@ from .calling import Calling
 from .compiled import Compiled
 from .express import Express
 from .frames import Frames
+from .newcomers import Newcomers
 from .placed import Placed
 from .scout import Scout
 from .table import Guard, Output, Place, Sink, Table
-from .ways import Ways
+from .ways import Ways, drawn
 
 _CHECKED = 4
 """Captured steps from one to the next in which all torch functions are looked at, for activations that are new."""
+_DRAWN = 128
+"""Forward passes to one that is drawn for the same: captured steps come in rhythms, and a model may have its own."""
 
 
 class Taps:
@@ -54,6 +57,7 @@ class Taps:
         self.scout = Scout(model, sink, guard, self.compiled.state, **patterns)
         self._guard = guard
         self._calling = Calling(lambda: self.compiled.state.blind, self._function, guard)
+        self._newcomers = Newcomers(guard(self._strayed))
         self._leaves = guard(self._leave)
         # The forward pass that runs: its outermost module, how often that called itself, and if it counts, the rest.
         self._outer: nn.Module | None = None
@@ -100,6 +104,7 @@ class Taps:
             return
         self._gone = True
         self.placed.close()
+        self._newcomers.close()
         for inner in self._frames.inner.values():
             inner.close()
         self.scout.detach()
@@ -185,7 +190,8 @@ class Taps:
         if not self._live:
             return
         self._captures += self._sink.thorough
-        if self._table.functional or (self._sink.thorough and self._captures % _CHECKED == 1):
+        checked = self._sink.thorough and self._captures % _CHECKED == 1
+        if checked or self._table.functional or drawn(self._ways.passes, _DRAWN):
             self._stack.append(module)
             self._push(self._calling)
         else:
@@ -284,6 +290,8 @@ class Taps:
                 self._frames.follow(target)
         if self.compiled.shadowing:
             self.compiled.learn(table)
+        if not (self.compiled.used or self.compiled.gated):
+            self._newcomers.follow(self._frames.paths, self.scout.called)
 
     def _check(self, module: nn.Module, table: Table) -> list[Site]:
         """Compare the calls of a forward pass with those traced; trace the next one if they differ.
@@ -299,7 +307,7 @@ class Taps:
             return suspect
         for place, taps in table.taps.items():
             met = self._met.get(place, 0) + taken.get(place, 0)
-            if met == len(taps) or place in table.elastic:
+            if met == len(taps) or place in table.elastic or place in table.told:
                 continue
             one = len({tap.site.name for tap in taps}) == 1
             if not met:
@@ -380,13 +388,17 @@ class Taps:
             return
         taps = self._table.taps.get(place)
         if taps is None:
-            self._unknown = True
+            self._strayed()
             return
         number = self._met.get(place, 0) + self._express.spill(place)
         self._met[place] = number + 1
         if not z.numel():
             return
-        tap = taps[number] if number < len(taps) else taps[0]
+        tap = self._table.tap(place, number, z)
+        if tap is None:  # all that is known here can be told by its mark: of which number it is does not matter
+            self._met[place] = number
+            self._strayed()
+            return
         if self.compiled.shadowing and tap.site.name in self.compiled.unseen:  # in no other step either
             return
         known = len(tap.plans)
@@ -397,6 +409,12 @@ class Taps:
             self._table.dynamic = True
             return
         self._sink.observe(tap.site, tap.kind, z, plan)
+
+    def _strayed(self) -> None:
+        """The forward pass that runs goes another way than those that were traced."""
+        if self._live and self._counted is not None and not in_backward():
+            self._express.doubt()
+            self._ways.lost(self._counted)
 
     def _replay(self, place: Place, z: torch.Tensor) -> None:
         """A checkpointed block runs again in backward: its gradients belong to sites that are met once only."""

@@ -10,6 +10,8 @@ _ROWS = 6
 """Rows of forward passes that are traced where a model goes other ways than before, the longest of as many of them.
 
 Not for ever: where blocks are skipped at random, what feeds a residual sum is another site by each way to it."""
+_SEARCH, _TRIES = 16, 512
+"""While a way is looked for that was taken and not traced: forward passes to one that is traced, and such at most."""
 
 
 class Ways:
@@ -25,17 +27,22 @@ class Ways:
         self.passes = 0
         self._past: dict[nn.Module, Table] = {}
         self._astrays = self._due = self._until = 0
+        self._searching = False
+        self._tries = _TRIES
 
     def of(self, module: nn.Module) -> Table | None:
         """Return the table of a forward pass that begins, None if it is to be traced."""
         if self.passes <= self._until:
             self.tables.pop(module, None)
+        elif self._searching and self._tries and drawn(self.passes, _SEARCH):
+            self._tries -= 1
+            self.tables.pop(module, None)
         return self.tables.get(module)
 
     def learn(self, module: nn.Module, table: Table) -> None:
         """Take over the table of a forward pass that was traced."""
-        if module in self._past:
-            table.learn_from(self._past[module])
+        if table.learn_from(self._past.get(module)):
+            self._searching = False
         self.tables[module] = self._past[module] = table
 
     def doubt(self, module: nn.Module) -> None:
@@ -52,7 +59,20 @@ class Ways:
             self._until = self.passes + self._astrays
             self._due = self.passes + self._astrays**3
 
+    def lost(self, module: nn.Module) -> None:
+        """This module has gone a way that was not traced: look for it, however rare it is."""
+        self.astray()
+        if self._tries and module in self.tables:
+            self._searching = True
+            self._tries -= 1
+            self.doubt(module)
+
     def forget(self) -> None:
         """The model has other modules than before: nothing that was found holds."""
         self.tables.clear()
         self._past.clear()
+
+
+def drawn(number: int, share: int) -> bool:
+    """Return whether this number is the one in `share` that is drawn: evenly, and in step with no rhythm."""
+    return (number * 0x9E3779B1 & 0xFFFFFFFF) * share < 2**32
