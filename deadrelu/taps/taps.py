@@ -165,8 +165,6 @@ class Taps:
         if in_transform():
             return
         self._batch = self._rows(args, kwargs)
-        if self._batch == 0:
-            return
         if module is not self._model:
             self._frames.part()
         self._counted = module
@@ -175,6 +173,8 @@ class Taps:
         if not shadow:
             self._ways.passes += 1
             self._sink.begin_forward(self._batch, module, args, kwargs)
+        if self._batch == 0:  # a step like any other, in which there is nothing to see
+            return
         if self._frames.stale or (self._sink.thorough and self._frames.changed()):
             self._renew()
         self._table = self._ways.of(module)

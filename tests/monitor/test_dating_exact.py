@@ -50,6 +50,25 @@ def test_threshold_of_the_learning_rate() -> None:
     assert approach(20, lr=5 / 9 * (1 - 1e-9)).deaths == []
 
 
+@pytest.mark.parametrize("empty", [{0}, {3}, {7, 8}, {49, 50}, set(range(0, 60, 10)), set(range(1, 60, 2))])
+def test_a_step_on_no_samples_is_a_step(empty: set[int]) -> None:
+    """Steps are counted by the updates; b = -1 from step 30 on: the last firing is at the last step that saw a row."""
+    model, x = unit(0.5, 0.5), torch.ones(N, 1, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with deadrelu.Monitor(model, optimizer, strict=True) as monitor:
+        for step in range(60):
+            if step == 30:
+                model[0].bias.data.fill_(-1.0)
+            optimizer.zero_grad()
+            model(x[: 0 if step in empty else N]).sum().backward()
+            optimizer.step()
+    seen = sorted(set(range(60)) - empty)
+    (death,) = monitor.deaths
+    assert (death.last_fired, death.confirmed) == (max(s for s in seen if s < 30), min(s for s in seen if s >= 30))
+    assert monitor.steps == 60
+    assert monitor.report().samples == N * len(seen)
+
+
 def test_a_tie_is_silence() -> None:
     """z = 0 is inactive (DESIGN 2): a step of exactly 1 lands on it."""
     rows = 4096  # a power of two: the mean is exact
