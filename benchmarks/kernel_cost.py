@@ -5,12 +5,12 @@
 Looked at is z, the input of a ReLU, float32 and bfloat16, as convolutions and linear layers leave it: a small tensor
 that stays in the caches and a large one that does not. Timed are
 
-- tap: the largest z of each unit, by torch, which Monitor takes at every step;
+- tap: the largest z of each unit, which Monitor takes at every step (`kernels.reach`);
 - count: in how many positions each unit fires, for which samples, and its largest z (`kernels.engaged`);
 - audit: all that an audit takes of a call: these, and the sum of the output.
 
-Count and audit are timed twice: by the reference in plain torch, and by the kernels that the machine's compiler made
-(on the CPU, where there is one). The ReLU writes a new tensor, as in training. The copy is that of z into a tensor that
+Each is timed twice: by the reference in plain torch, and by the kernels that the machine's compiler made (on the CPU,
+where there is one). The ReLU writes a new tensor, as in training. The copy is that of z into a tensor that
 exists: one read and one write of each element, whose rate is the bandwidth in the table. All of them alternate, and a
 look is compared with the ReLU and the copy of its own round; medians of the ratios are shown.
 """
@@ -36,7 +36,7 @@ from deadrelu.kinds import KINDS
 LEAST = 4e-3
 """Seconds that the repetitions of a work take at least, so that the clock tells them."""
 RELU = KINDS["relu"]
-WORKS = ("copy", "ReLU", "tap", "count", "audit", "count, native", "audit, native")
+LOOKS = ("tap", "count", "audit", "tap, native", "count, native", "audit, native")
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,15 @@ class Row:
         relu = 1e6 * middle(self.seconds["ReLU"])[1]
         looks = (
             f"**{self.of_relu[look]:.2f}** / {self.of_copy[look]:.2f}" if look in self.of_relu else "-"
-            for look in WORKS[2:]
+            for look in LOOKS
         )
         shape = " x ".join(map(str, self.shape))
         head = f"| {self.layout} | {shape} | {self.dtype} | {self.bandwidth / 1e9:.1f} | {relu:.0f} |"
         return f"{head} {' | '.join(looks)} |"
 
 
-def works_on(case: Case, z: torch.Tensor) -> Iterator[Work]:
-    """Return what is timed, in the order of WORKS; without compiled kernels the last two are missing."""
+def works_on(case: Case, z: torch.Tensor) -> Iterator[tuple[str, Work]]:
+    """Return what is timed, by name; of compiled kernels only what there is for this tensor."""
     plan, units = case.plan, case.shape[case.unit_dim]
     place, top = torch.empty_like(z), torch.empty(units, device=z.device)
     h, sums = z.relu(), Sums(units, z.device)
@@ -113,15 +113,20 @@ def works_on(case: Case, z: torch.Tensor) -> Iterator[Work]:
         reference.engaged(z, RELU, plan, sums)
         sums.magnitude.add_(reference.magnitude(h, RELU, plan))
 
-    yield lambda: place.copy_(z)
-    yield lambda: torch.relu(z)
-    yield tap
-    yield lambda: reference.engaged(z, RELU, plan, sums)
-    yield audit
+    yield "copy", lambda: place.copy_(z)
+    yield "ReLU", lambda: torch.relu(z)
+    yield "tap", tap
+    yield "count", lambda: reference.engaged(z, RELU, plan, sums)
+    yield "audit", audit
     native = CHOICE.native
-    if native is not None and native.engaged(z, RELU, plan, sums) is not None:
-        yield lambda: native.engaged(z, RELU, plan, sums)
-        yield lambda: native.engaged(z, RELU, plan, sums, rectified=True)
+    if native is None:
+        return
+    reach = native.reach(z, plan, top)
+    if reach is not None and reach.into(z, top.data_ptr()):
+        yield "tap, native", lambda: reach.into(z, top.data_ptr())
+    if native.engaged(z, RELU, plan, sums) is not None:
+        yield "count, native", lambda: native.engaged(z, RELU, plan, sums)
+        yield "audit, native", lambda: native.engaged(z, RELU, plan, sums, rectified=True)
 
 
 def repeated(work: Work, setting: Setting) -> tuple[Work, int]:
@@ -142,18 +147,17 @@ def row(case: Case, dtype: torch.dtype, setting: Setting) -> Row:
     """Measure one tensor."""
     z = case.tensor(dtype, setting)
     with torch.no_grad():
-        works, counts = zip(*(repeated(work, setting) for work in works_on(case, z)), strict=True)
-        times = rounds(works, setting, setting.pairs)
+        names, works = zip(*works_on(case, z), strict=True)
+        again, counts = zip(*(repeated(work, setting) for work in works), strict=True)
+        times = rounds(again, setting, setting.pairs)
     seconds = {
-        name: [taken / count for taken in column] for name, count, column in zip(WORKS, counts, times, strict=False)
+        name: [taken / count for taken in column] for name, count, column in zip(names, counts, times, strict=True)
     }
 
     def against(name: str) -> dict[str, float]:
         of = seconds[name]
         return {
-            look: middle(a / b for a, b in zip(seconds[look], of, strict=True))[1]
-            for look in WORKS[2:]
-            if look in seconds
+            look: middle(a / b for a, b in zip(seconds[look], of, strict=True))[1] for look in LOOKS if look in seconds
         }
 
     moved = 2 * z.numel() * z.element_size()
@@ -171,8 +175,8 @@ def main() -> None:
     os.environ.setdefault("DEADRELU_KERNELS", "native")  # waits for the compiler; fails where there is none
     with contextlib.suppress(InputError):
         print(f"Kernels: {described()}\n")
-    print("| z | shape | dtype | copy, GB/s | ReLU, µs | tap | count | audit | count, native | audit, native |")
-    print("|---|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    print(f"| z | shape | dtype | copy, GB/s | ReLU, µs | {' | '.join(LOOKS)} |")
+    print(f"|---|---|---|--:|--:|{'--:|' * len(LOOKS)}")
     rows = []
     for case, dtype in product(CASES, (torch.float32, torch.bfloat16)):
         rows.append(row(case, dtype, setting))
