@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 WRITES_DECOUPLED = torch.__version__ >= (2, 7)
+WRITES_WEIGHT_TABLES = torch.__version__ >= (2, 8)
 
 
 def told(optimizer: str) -> str:
