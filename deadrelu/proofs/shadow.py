@@ -200,7 +200,11 @@ def unbounded(tensor: Tensor, reason: str | None) -> Enclosure:
 
 def living_tensors() -> list[Tensor]:
     """Return every tensor that Python holds."""
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+    living = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+    if hasattr(Tensor, "_fix_weakref"):
+        for tensor in living:  # older torch would free one that C++ alone owned, such as a gradient, though held here
+            Tensor._fix_weakref(tensor)  # type: ignore[attr-defined]
+    return living
 
 
 def _has_memory(tensor: Tensor) -> bool:

@@ -273,7 +273,7 @@ def test_kinds_that_only_code_could_bring_back() -> None:
         from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
         torch.jit.script(network).save("script.pt")
-        dcp.save({"model": network.state_dict()}, checkpoint_id="dcp", no_dist=True)
+        dcp.save({"model": network.state_dict()}, checkpoint_id="dcp")
         save(network, "module.pt")
         save(network, "old_module.pt", zipped=False)
         save({"model": network, "epoch": 3}, "yolo.pt")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from versions import WRITES_WEIGHT_TABLES
 
 from deadrelu.checkpoint import open_checkpoint
 from deadrelu.errors import CheckpointError
@@ -212,12 +213,38 @@ def refusal_of_device() -> str:
 
 
 def exported(path: Path) -> dict[str, bytes]:
-    """Write an exported program, and return its entries."""
+    """Return the entries of an exported program, written to `path` where torch writes a table of weights."""
+    if not WRITES_WEIGHT_TABLES:
+        return tabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.export.save(torch.export.export(model().eval(), (torch.randn(2, 3, 6, 6),)), path)
     with zipfile.ZipFile(path) as archive:
         return {entry: archive.read(entry) for entry in archive.namelist()}
+
+
+def tabled() -> dict[str, bytes]:
+    """Return the entries that torch since 2.8 writes for the model: a table, and a file for each weight."""
+    network, config, entries = model(), {}, {}
+    parameters = dict(network.named_parameters())
+    for index, (name, value) in enumerate(network.state_dict().items()):
+        meta = {
+            "dtype": {torch.float32: 7, torch.int64: 5}[value.dtype],
+            "sizes": [{"as_int": size} for size in value.shape],
+            "strides": [{"as_int": stride} for stride in value.stride()],
+            "storage_offset": {"as_int": 0},
+        }
+        entry = {"path_name": f"weight_{index}", "is_param": name in parameters, "use_pickle": False}
+        config[name] = {**entry, "tensor_meta": meta}
+        entries[f"net/data/weights/weight_{index}"] = value.numpy().tobytes()
+    return {
+        **entries,
+        "net/data/weights/model_weights_config.json": json.dumps({"config": config}).encode(),
+        "net/models/model.json": b"{}",
+        "net/data/sample_inputs/model.pt": b"",
+        "net/archive_format": b"pt2",
+        "net/byteorder": b"little",
+    }
 
 
 def test_exported_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,5 +301,27 @@ def test_exported_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         refusal(path)
     for content in (b"", b"{", b"[]", b'{"config": 7}', b'{"config": {"w": 7}}', b'{"config": {}}'):
         write(**{table: content})
+        refusal(path)
+    assert not Path("ran").exists()
+
+
+def test_exported_programs_of_older_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before torch 2.8 every part but the graph was a pickle: that of the weights is read, and may not be hostile."""
+    monkeypatch.chdir(tmp_path)
+    path, inner = tmp_path / "bad.pt2", io.BytesIO()
+    torch.save(model().state_dict(), inner)
+    hostile = zipped(parts(pkl=pickle(SYSTEM)))
+    others = {
+        "serialized_exported_program.json": b"__import__('os').system('touch ran')",
+        "serialized_constants.pt": hostile,
+        "serialized_example_inputs.pt": hostile,
+        "version": b"8.8",
+    }
+    path.write_bytes(zipped([("serialized_state_dict.pt", inner.getvalue()), *others.items()]))
+    assert set(open_checkpoint(path).weights) == set(model().state_dict())
+    path.write_bytes(zipped([("serialized_state_dict.pt", hostile), *others.items()]))
+    assert "nothing of it was run" in refusal(path)
+    for content in (b"", pickle(SYSTEM), zipped(parts(pkl=pickle(b"K\x07")))):
+        path.write_bytes(zipped([("serialized_state_dict.pt", content), *others.items()]))
         refusal(path)
     assert not Path("ran").exists()

@@ -175,6 +175,7 @@ def test_bad_files_of_every_name(path: str, content: bytes, workplace: Path) -> 
 
 
 def test_an_entry_of_an_exported_program_that_is_code() -> None:
+    """The file of one weight, or before torch 2.8 that of all of them."""
     exported("program.pt2")
     inner = io.BytesIO()
     torch.save({"w": print}, inner)
@@ -183,6 +184,6 @@ def test_an_entry_of_an_exported_program_that_is_code() -> None:
             content = old.read(name)
             if name.endswith("weights_config.json"):
                 content = content.replace(b'"use_pickle": false', b'"use_pickle": true')
-            new.writestr(name, inner.getvalue() if name.endswith("weight_0") else content)
+            new.writestr(name, inner.getvalue() if name.endswith(("weight_0", "_state_dict.pt")) else content)
     line = refused("audit", "bad.pt2", "--model", "shop:blank", "--data", "x.npy")
     assert "'builtins.print'" in line

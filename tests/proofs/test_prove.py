@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import deadrelu
 from deadrelu.proofs import Proof, maximising_corner, prove
 from deadrelu.proofs.enclosure import Enclosure
+from deadrelu.proofs.shadow import Shadow, living_tensors
 from deadrelu.proofs.table import HANDLERS
 
 from .randomnets import SHAPE, network, points
@@ -136,6 +137,18 @@ def test_ranges_that_float32_rounds_up_are_widened() -> None:
 class Widened(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.double()
+
+
+def test_memory_that_is_taken_for_constant_is_not_used_again() -> None:
+    """Nor is that of a gradient which Python has let go of: in older torch it is the parameter's alone."""
+    weight = nn.Parameter(torch.ones(77))
+    weight.sum().backward()
+    place = weight.grad.untyped_storage()._cdata
+    shadow = Shadow(living_tensors())
+    weight.grad = None
+    later = [torch.empty(77) for _ in range(1000)]
+    assert place not in {tensor.untyped_storage()._cdata for tensor in later}
+    assert not any(shadow.constant(tensor) for tensor in later)
 
 
 # -- exactness --------------------------------------------------------------------------------------------------------
