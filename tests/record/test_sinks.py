@@ -157,10 +157,15 @@ def test_nothing_is_written_before_the_first_window(tmp_path: Path, monkeypatch:
 def test_a_writer_that_writes_nothing(tmp_path: Path) -> None:
     """As Lightning's loggers give to every rank but the first: whatever it is asked for does nothing."""
 
+    asked: set[str] = set()
+
     class Dummy:
         def __getattr__(self, name: str) -> Any:
+            asked.add(name)
             return lambda *args, **kwargs: None
 
     record = RecordWriter(writer=Dummy())
     play(windows=3).record(record)
     record.close()
+    assert asked
+    assert files(tmp_path) == []
