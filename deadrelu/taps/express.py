@@ -11,6 +11,7 @@ from torch import nn
 
 from ..guards import Guarded, Releases
 from ..kernels import CHOICE
+from .marks import Marks
 from .relays import State
 from .shortcuts import Beat, Entry, Exit, Passage, Shortcut, ShortcutAfter, ShortcutBefore
 from .table import Place, Sink, Table, Tap
@@ -143,22 +144,23 @@ class Express:
             shortcut = self._shortcuts.get(place)
             if shortcut is None:
                 continue
-            alone = len(table.known[place]) == 1
+            known = table.known[place]
+            alone = len(known) == 1 and place not in table.left_out
             calls = [
-                self._beats(tap, batch, alone) if sites[tap.site.name] == 1 and (alone or tap.mark is not None) else {}
+                self._beats(tap, batch, known[tap.site.name].marks, alone=alone) if sites[tap.site.name] == 1 else {}
                 for tap in taps
             ]
             armed.append((place, shortcut, [] if place in table.elastic or not all(calls) else calls))
         return armed
 
-    def _beats(self, tap: Tap, batch: int | None, alone: bool) -> dict[torch.Size, Beat]:
+    def _beats(self, tap: Tap, batch: int | None, marks: Marks, *, alone: bool) -> dict[torch.Size, Beat]:
         slot = self._sink.slot(tap.site)
-        if slot is None or not tap.kind.positive or not slot.site.kind.positive:
+        if slot is None or not (alone or marks.known) or not tap.kind.positive or not slot.site.kind.positive:
             return {}
         beats = {}
         for (shape, rows), plan in tap.plans.items():
             if rows != batch or plan is None or not plan.plain or 0 in shape:
                 continue
             if batch is None or not plan.batch or plan.sample_count >= batch:  # whole, not a part of the batch
-                beats[shape] = Beat(slot, plan, tap.mark, alone=alone)
+                beats[shape] = Beat(slot, plan, marks if marks.known else None, alone=alone)
         return beats

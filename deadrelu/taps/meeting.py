@@ -155,6 +155,7 @@ class Meeting:
         """The pass goes another way than those that were traced."""
         if self.live and self.counted is not None and not in_backward():
             self._express.doubt()
+            self._frames.stale |= self._frames.changed()
             self._ways.lost(self.counted)
 
     # -- calls ---------------------------------------------------------------------------------------------------
@@ -172,17 +173,20 @@ class Meeting:
             return
         if not self.live or self._table is None:
             return
+        wanted = place not in self._table.left_out
         if place not in self._table.taps:
-            self.strayed()
+            if wanted:
+                self.strayed()
             return
         number = self._met.get(place, 0) + self._express.spill(place)
         self._met[place] = number + 1
         if not z.numel():
             return
         tap = self._table.tap(place, number, z)
+        if (tap is None and wanted) or self._table.lost(place):
+            self.strayed()
         if tap is None:  # all that is known here can be told by its mark: of which number it is does not matter
             self._met[place] = number
-            self.strayed()
             return
         if self._compiled.shadowing and tap.site.name in self._compiled.unseen:  # in no other step either
             return

@@ -5,7 +5,8 @@ A hook on them costs nothing until then. When one runs, the model goes another w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+import weakref
+from collections.abc import Collection, Set
 from typing import Any
 
 import torch
@@ -34,17 +35,18 @@ class Newcomers:
 
     def __init__(self, met: Guarded) -> None:
         self._hook = Newcomer(met)
-        self._handles: dict[nn.Module, Any] = {}
+        self._handles: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
-    def follow(self, modules: Iterable[nn.Module], called: Set[nn.Module]) -> None:
-        """Follow those of the modules that hold no others and were not called; no longer follow what was."""
+    def follow(self, modules: Collection[nn.Module], called: Set[nn.Module]) -> bool:
+        """Follow those of the modules that hold no others and were not called; returns whether one was since."""
+        came = [module for module in self._handles if module in called]
+        for module in list(self._handles):
+            if module in called or module not in modules:
+                self._handles.pop(module).remove()
         for module in modules:
-            if module in called:
-                handle = self._handles.pop(module, None)
-                if handle is not None:
-                    handle.remove()
-            elif module not in self._handles and _may_run(module):
+            if module not in called and module not in self._handles and _may_run(module):
                 self._handles[module] = module.register_forward_pre_hook(self._hook)
+        return bool(came)
 
     def close(self) -> None:
         """Remove every hook."""

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..calls import Sighting, in_backward
+from ..calls import Reading, Sighting, in_backward
 from ..counts import SiteCounter
 from ..hooks import Watcher
+from ..kinds import Kind
 from ..sites import Site
+from ..tracing import Trace
 from .marks import Mark
 from .relays import State
 from .table import Guard, Output, Place, Sink, Table, Tap
@@ -41,6 +43,7 @@ class Scout(Watcher):
         self._sink = sink
         self._order: dict[str, int] = {}
         self._findings: list[Finding] = []
+        self._left_out: set[Place] = set()
         self._made: dict[int, tuple[weakref.ref[torch.Tensor], int, nn.Module]] = {}
         self._ran: Counter[nn.Module] = Counter()
         self._used: set[int] = set()
@@ -55,6 +58,7 @@ class Scout(Watcher):
         super().begin(inputs, batch_dim, batch)
         self.dynamic = False
         self._findings.clear()
+        self._left_out.clear()
         self._ran.clear()
 
     def _blind(self) -> bool:
@@ -63,14 +67,12 @@ class Scout(Watcher):
     def table(self) -> Table:
         """Return the table of the forward pass that was traced."""
         outputs = Counter(found.output for found in self._findings if found.output is not None)
-        table = Table(dynamic=self.dynamic)
+        table = Table(dynamic=self.dynamic, left_out=set(self._left_out))
         for found in self._findings:
             # A layer whose output goes elsewhere now and then would be taken for the activation.
             output = found.output
             fit = output is not None and outputs[output] == self._ran[output.layer]
-            place = found.place
-            if output is not None and fit:
-                place, found.tap.mark = output, None  # of what no other layer makes
+            place = output if output is not None and fit else found.place
             table.taps.setdefault(place, []).append(found.tap)
             table.functional |= type(place) is tuple
         return table
@@ -99,6 +101,15 @@ class Scout(Watcher):
         super()._forget()
         self._made.clear()
         self._used.clear()
+
+    def _site(self, z: torch.Tensor, kind: Kind, function: str, trace: Trace, reading: Reading) -> Site | None:
+        site = super()._site(z, kind, function, trace, reading)
+        if site is None and not in_backward():  # the patterns leave it out
+            for frame in reversed(self._frames):  # the activation module, if it is one, and the one that calls it
+                self._left_out |= {frame.module, (frame.path, function)}
+                if next(frame.module.children(), None) is not None:
+                    break
+        return site
 
     def _observe(self, seen: Sighting) -> SiteCounter | None:
         if in_backward() or not seen.z.numel():

@@ -16,7 +16,7 @@ from ..calls import in_compiled
 from ..guards import Guarded, Hook, Release, Releases
 from ..kernels import Plan, Reach, reach, top
 from ..windows import Slot
-from .marks import Mark
+from .marks import Marks
 from .relays import State
 
 
@@ -53,15 +53,15 @@ class Beat:
 
     Attributes:
         slot, samples: the site, and the samples that the call is on.
-        mark: what z must have for this to be the call, None if there is nothing to ask.
+        marks: what tells z of this site from others, None if nothing does.
         alone: no other site is known at its place.
         reach: the kernel that writes it, None if torch is to do it.
     """
 
-    __slots__ = ("_asked", "_dtype", "_over", "_plan", "alone", "mark", "reach", "samples", "slot")
+    __slots__ = ("_asked", "_dtype", "_over", "_plan", "alone", "marks", "reach", "samples", "slot")
 
-    def __init__(self, slot: Slot, plan: Plan, mark: Mark | None, *, alone: bool) -> None:
-        self.slot, self.samples, self.mark, self.alone = slot, plan.sample_count, mark, alone
+    def __init__(self, slot: Slot, plan: Plan, marks: Marks | None, *, alone: bool) -> None:
+        self.slot, self.samples, self.marks, self.alone = slot, plan.sample_count, marks, alone
         self._plan, self._over = plan, plan.over
         # Written straight into the row where the reduction can; None: by way of another tensor.
         self._dtype = None if plan.slender else slot.ring[1]
@@ -116,7 +116,7 @@ class Shortcut(Hook):
         beat = self.beats[count].get(z.shape)
         if beat is None:
             return False
-        if (passage.careful or not beat.alone) and not (beat.mark is None or beat.mark.on(z)):
+        if (passage.careful or not beat.alone) and beat.marks is not None and not beat.marks.fit(z):
             return False
         if beat.reach is None or not beat.reach.into(z, beat.slot.addresses[passage.row]):
             beat.keep(z, passage.row)

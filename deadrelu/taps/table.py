@@ -16,7 +16,7 @@ from ..kinds import Kind
 from ..sites import Site
 from ..tracing import Layout
 from ..windows import Live, Met, Slot
-from .marks import Mark
+from .marks import Mark, Marks
 
 Guard = Callable[[Callable[..., Any]], Guarded]
 """Wraps a function of ours, so that what goes wrong in it never reaches the training: it returns None then."""
@@ -82,7 +82,7 @@ class Tap:
         site, kind: what it belongs to, and what its arguments made of the kind.
         layout, shape, dtype, device: of its z when it was traced.
         checkpointed: it was called from within a checkpoint, to be called again in backward.
-        mark: by which its z is told from that of another site; None if it cannot be.
+        mark: that of its z when it was traced, None without a graph.
         plans: how to reduce a z of another shape.
     """
 
@@ -120,6 +120,14 @@ Place = nn.Module | Output | tuple[str, str]
 
 
 @dataclass(slots=True)
+class Known:
+    """A site that was met at a place: one call of it, and what tells its calls from those of other sites there."""
+
+    tap: Tap
+    marks: Marks
+
+
+@dataclass(slots=True)
 class Table:
     """What the traced forward pass of one outermost module called, in order, by place.
 
@@ -128,46 +136,47 @@ class Table:
         functional: some call is met by the function mode alone.
         elastic: places that serve one site and are called now more, now less often.
         dynamic: it cannot be trusted to be the same the next time.
-        known: the sites of each place, one call of each, also of those that only other passes met.
+        known: the sites of each place, by name, also those that only other passes met.
         told: the places that serve several sites, all of which their marks tell apart.
-        unmarked: the sites whose mark is another from pass to pass.
+        left_out: the places of calls that nobody wants to hear of.
     """
 
     taps: dict[Place, list[Tap]] = field(default_factory=dict)
     functional: bool = False
     elastic: set[Place] = field(default_factory=set)
     dynamic: bool = False
-    known: dict[Place, dict[str, Tap]] = field(default_factory=dict)
+    known: dict[Place, dict[str, Known]] = field(default_factory=dict)
     told: set[Place] = field(default_factory=set)
-    unmarked: set[str] = field(default_factory=set)
+    left_out: set[Place] = field(default_factory=set)
 
     def learn_from(self, before: Table | None) -> bool:
         """Take over what the passes before this one showed; returns whether this one explains why it was traced.
 
-        It does if it met a site where none was, or a mark that is another than it was.
+        It does if it met a site where none was, or one by another graph than before.
         """
-        anew = before is None or any(
-            tap.site.name not in before.known.get(place, {}) for place, taps in self.taps.items() for tap in taps
-        )
         if before is not None:
             self._stretch(before)
             self._take_over(before)
-            self.unmarked |= before.unmarked
-        marked = len(self.unmarked)
+            self.left_out |= before.left_out
+        new = False
         for place, taps in self.taps.items():
-            self._meet(place, taps, {} if before is None else before.known.get(place, {}))
-        return anew or len(self.unmarked) > marked
+            new |= self._meet(place, taps, before)
+        return new
 
     def tap(self, place: Place, number: int, z: torch.Tensor) -> Tap | None:
         """Return which call has just come to a place, that of this number or another; None if it is not known."""
         taps = self.taps[place]
         tap = taps[number] if number < len(taps) else taps[0]
-        known = self.known[place].values()
-        if z.grad_fn is None or (len(known) == 1 and tap.mark is None):
+        known = self.known[place]
+        if z.grad_fn is None or known[tap.site.name].marks.fit(z):
             return tap
-        met = [t for t in known if t.mark is not None and t.mark.on(z)]
-        met = met or [t for t in known if t.mark is None] or _nearest(known, z)
-        return next((t for t in met if t.site is tap.site), met[0] if met else None)
+        met = [held for held in known.values() if held.marks.fit(z)]
+        met = met or [held for held in known.values() if not held.marks.known or held.marks.lost]
+        return next((tap for held in met if held.tap.site is tap.site), met[0].tap if met else None)
+
+    def lost(self, place: Place) -> bool:
+        """Return whether what tells the sites of a place is gone."""
+        return any(held.marks.lost for held in self.known[place].values())
 
     def _stretch(self, before: Table) -> None:
         """Note the places that are called now more, now less often."""
@@ -186,39 +195,20 @@ class Table:
                 self.taps[place] = taps
                 self.functional |= type(place) is tuple
 
-    def _meet(self, place: Place, taps: Iterable[Tap], before: dict[str, Tap]) -> None:
-        """Put the calls of a place to those that were met there before, and ask whether their marks tell them apart."""
-        known = dict(before)
+    def _meet(self, place: Place, taps: list[Tap], before: Table | None) -> bool:
+        """Put the calls of a place to those that were met there before; returns whether anything is new."""
+        earlier = {} if before is None else before.known.get(place, {})
+        here = {tap.site.name for tap in taps}
+        gone = [name for name in earlier if name not in here]
+        known = {name: earlier[name] for name in (*gone[-_SITES:], *(name for name in earlier if name in here))}
+        new = False
         for tap in taps:
-            earlier = known.get(tap.site.name)
-            if earlier is not None and earlier is not tap and earlier.mark is not None:
-                if tap.mark is None or not tap.mark.same(earlier.mark):
-                    self.unmarked.add(tap.site.name)
-                else:
-                    tap.mark.learn(earlier.mark)
-            known[tap.site.name] = tap
-        for tap in (*known.values(), *taps):
-            if tap.site.name in self.unmarked:
-                tap.mark = None
-        self.known[place] = dict(list(known.items())[-_SITES:])
-        if len(known) > 1 and _distinct([tap.mark for tap in known.values()]):
+            # There is no other site at the output of a layer.
+            held = known.setdefault(tap.site.name, Known(tap, Marks(known=not isinstance(place, Output))))
+            held.tap = tap
+            new |= held.marks.learn(tap.mark)
+        self.known[place] = known
+        Marks.compare([held.marks for held in known.values()])
+        if len(known) > 1 and all(held.marks.known and not held.marks.vague for held in known.values()):
             self.told.add(place)
-
-
-def _distinct(marks: Iterable[Mark | None]) -> bool:
-    """Return whether there are marks, and no two can be taken for each other."""
-    held: list[Mark] = []
-    for mark in marks:
-        if mark is None or any(mark.alike(other) for other in held):
-            return False
-        held.append(mark)
-    return True
-
-
-def _nearest(taps: Iterable[Tap], z: torch.Tensor) -> list[Tap]:
-    """Return the calls among these that have the nearest parameter of z, whatever the way to it."""
-    mark = Mark.of(z)
-    found = [tap for tap in taps if mark is not None and tap.mark is not None and tap.mark.same(mark)]
-    if len(found) == 1 and mark is not None and found[0].mark is not None:
-        found[0].mark.learn(mark)
-    return found
+        return new or len(known) > len(earlier)

@@ -259,7 +259,9 @@ class Taps:
 
     def _learn(self, module: nn.Module, table: Table) -> None:
         """Place the taps that the traced forward pass of `module` asks for."""
-        self._ways.learn(module, table)
+        follows = not (self.compiled.used or self.compiled.gated)
+        came = follows and self._newcomers.follow(self._frames.paths, self.scout.called)
+        self._ways.learn(module, table, explained=came)
         if table.functional:  # a call is known by the module that it was met in
             self._frames.part()
         self._express.forget()
@@ -281,8 +283,6 @@ class Taps:
                 self._frames.follow(target)
         if self.compiled.shadowing:
             self.compiled.learn(table)
-        if not (self.compiled.used or self.compiled.gated):
-            self._newcomers.follow(self._frames.paths, self.scout.called)
 
     def _beside(self) -> None:
         """Something is looked at: if that is in no pass that is followed, and a part of the model runs, follow parts.

@@ -10,8 +10,9 @@ _ROWS = 6
 """Rows of forward passes that are traced where a model goes other ways than before, the longest of as many of them.
 
 Not for ever: where blocks are skipped at random, what feeds a residual sum is another site by each way to it."""
-_SEARCH, _TRIES = 16, 512
-"""While a way is looked for that was taken and not traced: forward passes to one that is traced, and such at most."""
+_SEARCH, _TRIES, _REST = 16, 512, 64
+"""While a way is looked for that was taken and not traced: forward passes to one that is traced, such passes at most,
+and passes after which there may be one more."""
 
 
 class Ways:
@@ -28,20 +29,24 @@ class Ways:
         self._past: dict[nn.Module, Table] = {}
         self._astrays = self._due = self._until = 0
         self._searching = False
-        self._tries = _TRIES
+        self._spent = 0  # passes traced in searches
 
     def of(self, module: nn.Module) -> Table | None:
         """Return the table of a forward pass that begins, None if it is to be traced."""
         if self.passes <= self._until:
             self.tables.pop(module, None)
-        elif self._searching and self._tries and drawn(self.passes, _SEARCH):
-            self._tries -= 1
+        elif self._searching and self._may_try and drawn(self.passes, _SEARCH):
+            self._spent += 1
             self.tables.pop(module, None)
         return self.tables.get(module)
 
-    def learn(self, module: nn.Module, table: Table) -> None:
-        """Take over the table of a forward pass that was traced."""
-        if table.learn_from(self._past.get(module)):
+    @property
+    def _may_try(self) -> bool:
+        return self._spent < _TRIES + self.passes // _REST
+
+    def learn(self, module: nn.Module, table: Table, *, explained: bool) -> None:
+        """Take over the table of a forward pass that was traced; explained: what was looked for has run in it."""
+        if table.learn_from(self._past.get(module)) or explained:
             self._searching = False
         self.tables[module] = self._past[module] = table
 
@@ -62,9 +67,9 @@ class Ways:
     def lost(self, module: nn.Module) -> None:
         """This module has gone a way that was not traced: look for it, however rare it is."""
         self.astray()
-        if self._tries and module in self.tables:
+        if self._may_try and module in self.tables:
             self._searching = True
-            self._tries -= 1
+            self._spent += 1
             self.doubt(module)
 
     def forget(self) -> None:

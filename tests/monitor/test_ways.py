@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import random
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deadrelu
-from deadrelu.taps.marks import Mark
 from deadrelu.taps.ways import drawn
 
 STEPS, BATCH = 400, 64
@@ -140,6 +141,84 @@ class Residual(Fork):
         return out
 
 
+class Gained(Fork):
+    """What either layer made, times a gain that is common to both."""
+
+    runs = ("b", "a")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(32))
+
+    def forward(self, x: Tensor, way: int) -> Tensor:
+        out: Tensor = self.out(self.relu((self.a(x) if way else self.b(x)) * self.gain))
+        return out
+
+
+class Branched(Residual):
+    """The sum with a branch that is dropped out: what is added to it is as near as the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor, way: int) -> Tensor:
+        h = self.relu(self.first(x))
+        out: Tensor = self.out(self.relu(h * 0 + self.drop(self.a(h) if way else self.b(h))))
+        return out
+
+
+class Between(Residual):
+    """Either layer with a trainable one before it, and a module that all three share."""
+
+    def forward(self, x: Tensor, way: int) -> Tensor:
+        h = self.relu(self.first(x))
+        out: Tensor = self.out(self.relu(self.a(h) if way else self.b(h)))
+        return out
+
+
+class Several(Fork):
+    """A module that is called twice, a function, and a module of its own, in every pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.d, self.own = nn.Linear(32, 32), nn.Linear(32, 32), nn.ReLU()
+
+    def forward(self, x: Tensor, way: int) -> Tensor:
+        h = self.relu(self.c(self.relu(self.a(x))) * 1.0)
+        out: Tensor = self.out(self.own(F.relu(self.d(h) * 1.0) - 1))
+        return out
+
+
+class Heads(Fork):
+    """Two heads in turn, without activations."""
+
+    runs = ("a", "a")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(32, 10), nn.Linear(32, 10)])
+        self.unused = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, way: int) -> Tensor:
+        out: Tensor = self.heads[way](self.relu(self.a(x)))
+        return out
+
+
+class Deep(Fork):
+    """Forty layers that share one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16 if i == 0 else 32, 32) for i in range(40))
+
+    def forward(self, x: Tensor, way: int) -> Tensor:
+        for layer in self.layers:
+            x = self.relu(layer(x)) + 0.1
+        out: Tensor = self.out(x)
+        return out
+
+
 def ways(rhythm: str) -> Iterator[int]:
     """Return which way each step takes."""
     rng = random.Random(0)
@@ -152,33 +231,140 @@ def ways(rhythm: str) -> Iterator[int]:
     return (int(rhythms[rhythm](i)) for i in range(STEPS))
 
 
-NETS = (Either, Normed, Swapped, SwappedCalls, OneMore, OneMoreOwn, OneMoreCall, Residual)
+NETS = (Either, Normed, Swapped, SwappedCalls, OneMore, OneMoreOwn, OneMoreCall, Residual, Gained)
+
+
+Change = Callable[[int, Fork, torch.optim.Optimizer], None]
+
+
+def nothing(step: int, model: Fork, optimizer: torch.optim.Optimizer) -> None:
+    """Leave the model as it is."""
+
+
+def frozen(step: int, model: Fork, optimizer: torch.optim.Optimizer) -> None:
+    """Freeze a layer, with a trainable one before it, and let it go again."""
+    if step in (100, 250):
+        model.a.requires_grad_(step == 250)
+
+
+def assigned(step: int, model: Fork, optimizer: torch.optim.Optimizer) -> None:
+    """Give every layer other parameters."""
+    if step == 150:
+        model.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
+        optimizer.param_groups[0]["params"] = list(model.parameters())
+
+
+def replaced(step: int, model: Fork, optimizer: torch.optim.Optimizer) -> None:
+    """Replace a layer by a copy."""
+    if step == 150:
+        model.a = copy.deepcopy(model.a)
+        optimizer.param_groups[0]["params"] = list(model.parameters())
+
+
+def train(model: Fork, turns: Iterator[int], change: Change = nothing, **patterns: Any) -> tuple[Any, list[int]]:
+    """Return the report of a training under Monitor, and the steps whose forward pass was traced."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    rng = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    traced = []
+    with deadrelu.Monitor(model, optimizer, strict=True, **patterns) as monitor:
+        begin = monitor._taps.scout.begin
+
+        def noted(*args: Any) -> None:
+            traced.append(monitor.steps)
+            begin(*args)
+
+        monitor._taps.scout.begin = noted  # type: ignore[method-assign]
+        for step, way in enumerate(turns):
+            change(step, model, optimizer)
+            optimizer.zero_grad()
+            x, y = torch.randn(BATCH, 16, generator=rng), torch.randint(10, (BATCH,), generator=rng)
+            F.cross_entropy(model(x, way), y).backward()
+            optimizer.step()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    return monitor.report(), traced
+
+
+def check(report: Any, model: Fork, turns: Iterator[int], missed: int) -> None:
+    """Compare what was seen of both layers with what ran; a layer that does not always run may have been missed."""
+    ran = {"a": 0, "b": 0}
+    for way in turns:
+        for layer in model.runs[way]:
+            ran[layer] += BATCH
+    sites = {layer: site for site in report.sites for layer in site.producers if layer in ran}
+    assert sites.keys() == ran.keys()
+    for layer, site in sites.items():
+        assert ran[layer] - missed * BATCH <= site.samples <= ran[layer], layer
+        found = site.dead if site.samples >= 2995 else site.silent
+        assert found.nonzero()[0].tolist() == model.dead[layer], layer
 
 
 @pytest.mark.parametrize("rhythm", ["in turn", "at random", "from step 130 on", "one in seven"])
 @pytest.mark.parametrize("net", NETS)
 def test_what_is_seen_belongs_to_its_site(net: type[Fork], rhythm: str) -> None:
     model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    rng = torch.Generator().manual_seed(0)
-    ran = {"a": 0, "b": 0}
-    with deadrelu.Monitor(model, optimizer, strict=True) as monitor:
-        for way in ways(rhythm):
-            for layer in net.runs[way]:
-                ran[layer] += BATCH
-            optimizer.zero_grad()
-            x, y = torch.randn(BATCH, 16, generator=rng), torch.randint(10, (BATCH,), generator=rng)
-            F.cross_entropy(model(x, way), y).backward()
-            optimizer.step()
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    sites = {layer: site for site in monitor.report().sites for layer in site.producers if layer in ran}
-    assert sites.keys() == ran.keys()
-    for layer, site in sites.items():
-        always = all(layer in way for way in net.runs)
-        missed = 0 if always else FOUND * BATCH
-        assert ran[layer] - missed <= site.samples <= ran[layer], layer
-        found = site.dead if site.samples >= 2995 else site.silent
-        assert found.nonzero()[0].tolist() == net.dead[layer], layer
+    report, traced = train(model, ways(rhythm))
+    always = set(net.runs[0]) & set(net.runs[1]) == {"a", "b"}
+    check(report, model, ways(rhythm), 0 if always else FOUND)
+    assert len(traced) <= 40
+
+
+@pytest.mark.parametrize("change", [frozen, assigned, replaced])
+@pytest.mark.parametrize("net", [Branched, Between])
+def test_layers_that_change(net: type[Fork], change: Change) -> None:
+    model = net()
+    report, traced = train(model, ways("at random"), change)
+    check(report, model, ways("at random"), FOUND)
+    assert len(traced) <= 40
+
+
+@pytest.mark.parametrize(
+    ("patterns", "seen"),
+    [
+        ({"exclude": "own"}, {"relu", "relu#1", "relu()"}),
+        ({"exclude": "relu"}, {"relu#1", "relu()", "own"}),
+        ({"exclude": "relu#1"}, {"relu", "relu()", "own"}),
+        ({"exclude": "relu()"}, {"relu", "relu#1", "own"}),
+        ({"include": ["own", "relu()"]}, {"relu()", "own"}),
+    ],
+)
+def test_what_is_left_out_is_not_looked_for(patterns: dict[str, Any], seen: set[str]) -> None:
+    report, traced = train(Several(), ways("in turn"), **patterns)
+    assert {site.site: site.samples for site in report.sites} == dict.fromkeys(seen, STEPS * BATCH)
+    assert traced == [0]
+
+
+def test_a_head_without_activations_is_met_once() -> None:
+    """It has run in a traced pass: there is nothing more to look for."""
+    report, traced = train(Heads(), ways("in turn"))
+    (site,) = report.sites
+    assert site.samples == STEPS * BATCH
+    assert site.dead.nonzero()[0].tolist() == Heads.dead["a"]
+    assert len(traced) <= 10
+
+
+def test_many_sites_at_one_place() -> None:
+    """Forty layers that share one module."""
+    model = Deep()
+    report, traced = train(model, ways("in turn"))
+    assert [(site.producers, site.samples) for site in report.sites] == [
+        ((f"layers.{i}",), STEPS * BATCH) for i in range(40)
+    ]
+    assert traced == [0]
+
+
+def test_a_module_that_was_never_called_is_not_kept() -> None:
+    model = Heads()
+    held = []
+
+    def another(step: int, model: Fork, optimizer: torch.optim.Optimizer) -> None:
+        if step % 50 == 25:
+            model.unused = nn.Linear(8, 8)  # type: ignore[assignment]
+            held.append(weakref.ref(model.unused))
+
+    train(model, ways("in turn"), another)
+    gc.collect()
+    assert [ref() is not None for ref in held] == [False] * (len(held) - 1) + [True]
 
 
 @pytest.mark.parametrize("seen", [0, 1])
@@ -201,7 +387,7 @@ def test_what_makes_it_is_no_longer_asked_where_it_changes(seen: int, monkeypatc
                 model[0].bias = nn.Parameter(model[0].bias.detach().clone())
             model(torch.randn(BATCH, 16, generator=rng)).square().sum().backward()
             optimizer.step()
-    assert len(begun) <= 3
+    assert len(begun) <= 20
     (site,) = monitor.report().sites
     assert site.samples >= 98 * BATCH
 
@@ -211,53 +397,3 @@ def test_what_is_drawn() -> None:
     for start, every in ((0, 1), (0, 2), (1, 2), (49, 50), (7, 10), (0, 64), (0, 128)):
         found = sum(drawn(number, 16) for number in range(start, 6400 * every, every))
         assert 320 <= found <= 480, (start, every)
-
-
-@pytest.fixture
-def layers() -> tuple[nn.Linear, nn.Linear, Tensor]:
-    return nn.Linear(4, 4), nn.Linear(4, 4), torch.randn(3, 4)
-
-
-def marked(z: Tensor) -> Mark:
-    mark = Mark.of(z)
-    assert mark is not None
-    return mark
-
-
-def test_a_mark_is_that_of_the_nearest_parameter(layers: tuple[nn.Linear, nn.Linear, Tensor]) -> None:
-    a, b, x = layers
-    mark, other = marked(a(x)), marked(b(x))
-    for z, fits in ((a(x), True), (b(x), False), (a(b(x)), True), (b(a(x)), False), (-a(x), False), (x, False)):
-        assert mark.on(z) is fits
-    assert not mark.alike(other)
-    assert not mark.same(other)
-    assert mark.same(marked(-a(x)))
-
-
-def test_what_autograd_does_not_know_has_no_mark(layers: tuple[nn.Linear, nn.Linear, Tensor]) -> None:
-    a, _, x = layers
-    mark = marked(a(x))
-    with torch.no_grad():
-        z = a(x)
-    for unknown in (x, z, torch.randn(4, requires_grad=True) * 2):
-        assert Mark.of(unknown) is None
-        assert not mark.on(unknown)
-
-
-def test_a_mark_learns_ways(layers: tuple[nn.Linear, nn.Linear, Tensor]) -> None:
-    a, _, x = layers
-    plain, turned = marked(a(x)), marked(-a(x))
-    assert not plain.alike(turned)
-    plain.learn(turned)
-    assert plain.on(a(x))
-    assert plain.on(-a(x))
-    assert plain.alike(turned)
-
-
-def test_a_mark_keeps_no_parameter() -> None:
-    layer = nn.Linear(4, 4)
-    held = weakref.ref(layer.bias)
-    mark = marked(layer(torch.randn(3, 4)))
-    del layer
-    assert held() is None
-    assert not mark.on(nn.Linear(4, 4)(torch.randn(3, 4)))
