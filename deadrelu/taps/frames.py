@@ -109,6 +109,18 @@ class Frames:
         """True if a module was replaced, added or removed."""
         return any(held != list(module._modules.values()) for module, held in self._held.items())
 
+    def owners(self, parameter: nn.Parameter) -> set[str]:
+        """Return the names by which a parameter is known in a lineage: of the layers that hold it, and its own."""
+        held = (
+            (path, name)
+            for module, path in self.paths.items()
+            for name, p in module._parameters.items()
+            if p is parameter
+        )
+        return {
+            name for path, own in held for name in (path.partition(".parametrizations")[0], f"{path}.{own}".lstrip("."))
+        }
+
     def renew(self) -> None:
         """Find the modules that the model has now."""
         self.stale = False

@@ -35,9 +35,9 @@ class Entry:
         self.key = id(parameter), way
 
     @property
-    def lost(self) -> bool:
-        """The parameter is gone."""
-        return self._parameter() is None
+    def parameter(self) -> nn.Parameter | None:
+        """The parameter, None once it is gone."""
+        return self._parameter()
 
     def on(self, z: torch.Tensor) -> bool:
         """Return whether this way leads from z to this parameter."""
@@ -79,7 +79,7 @@ class Mark:
     @property
     def lost(self) -> bool:
         """A parameter is gone, so that no pre-activation can have it."""
-        return any(entry.lost for entry in self.entries)
+        return any(entry.parameter is None for entry in self.entries)
 
     def on(self, z: torch.Tensor) -> bool:
         """Return whether z has all of it."""

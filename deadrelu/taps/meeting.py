@@ -185,6 +185,8 @@ class Meeting:
         tap = self._table.tap(place, number, z)
         if (tap is None and wanted) or self._table.lost(place):
             self.strayed()
+        if tap is None and wanted:
+            tap = self._table.guess(place, number, z, self._frames.owners)
         if tap is None:  # all that is known here can be told by its mark: of which number it is does not matter
             self._met[place] = number
             return

@@ -174,6 +174,24 @@ class Table:
         met = met or [held for held in known.values() if not held.marks.known or held.marks.lost]
         return next((tap for held in met if held.tap.site is tap.site), met[0].tap if met else None)
 
+    def guess(
+        self, place: Place, number: int, z: torch.Tensor, owners: Callable[[nn.Parameter], set[str]]
+    ) -> Tap | None:
+        """Return which call has come by another graph than it was traced with; None if another layer may have made z.
+
+        A layer that was frozen, thawed or pruned is still that layer. `owners` gives the names of a parameter's layers.
+        """
+        taps, known = self.taps[place], self.known[place]
+        tap = taps[number] if number < len(taps) else taps[0]
+        mark = Mark.of(z)
+        if mark is None or mark.through or not mark.entries:  # of a frozen layer nothing tells but the order
+            return tap
+        made = [owners(entry.parameter) for entry in mark.entries if entry.parameter is not None]
+        fit = [
+            held.tap for held in known.values() if not any(held.tap.site.lineage.isdisjoint(names) for names in made)
+        ]
+        return next((tap for held in fit if held.site is tap.site), fit[0] if len(fit) == 1 else None)
+
     def lost(self, place: Place) -> bool:
         """Return whether what tells the sites of a place is gone."""
         return any(held.marks.lost for held in self.known[place].values())
