@@ -45,6 +45,9 @@ class Net:
         """Yield the work of a window, without a Monitor and with one that has settled."""
         torch.manual_seed(0)
         model = mlp(INPUTS, self.units, self.layers).to(setting.device).train()
+        for layer in model.modules():  # at torch's own scale a deep network's signal fades, and it is never calm
+            if isinstance(layer, torch.nn.Linear):
+                torch.nn.init.kaiming_normal_(layer.weight)
         x = torch.randn(self.batch, INPUTS, device=setting.device)
         y = torch.randint(10, (self.batch,), device=setting.device)
         nets = [model, copy.deepcopy(model)]
