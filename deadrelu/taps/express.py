@@ -15,12 +15,9 @@ from .marks import Marks
 from .relays import State
 from .shortcuts import Beat, Entry, Exit, Passage, Shortcut, ShortcutAfter, ShortcutBefore
 from .table import Place, Sink, Table, Tap
-from .ways import drawn
 
 _KNOWN = 64
 """Batch sizes, times outermost modules, that are prepared at once."""
-_CAREFUL = 16
-"""Passes to one in which it is looked at what made each pre-activation, also where one thing only is known to."""
 Armed = list[tuple[Place, Shortcut, list[dict[torch.Size, Beat]]]]
 
 Made = TypeVar("Made", bound=type)
@@ -71,8 +68,11 @@ class Express:
         entry = own_code(Entry)(long, self.passage, state, number, held)
         return entry, own_code(Exit)(taps, self.passage, state, entry)
 
-    def open(self, outer: nn.Module, table: Table, batch: int | None) -> None:
-        """A forward pass begins that should run as `table` says, on that many samples: take shortcuts if they fit."""
+    def open(self, outer: nn.Module, table: Table, batch: int | None, *, careful: bool) -> None:
+        """A forward pass begins that should run as `table` says, on that many samples: take shortcuts if they fit.
+
+        Careful: ask closely what made each z.
+        """
         row = self._sink.row()
         if row < 0 or torch._C._len_torch_function_stack():  # our arithmetic need not pass through another's mode
             return
@@ -93,7 +93,7 @@ class Express:
             self._armed, self._spilled = armed, False
             calls = [len(beats) for _, _, beats in armed]
             self._expected = sum(calls) if all(calls) else 0
-        self.passage.open(outer, row, careful=drawn(self.passage.number, _CAREFUL))
+        self.passage.open(outer, row, careful=careful)
 
     def spill(self, place: Place) -> int:
         """This place goes the long way from now on, in this pass; returns the calls that it has taken until now."""
@@ -155,12 +155,12 @@ class Express:
 
     def _beats(self, tap: Tap, batch: int | None, marks: Marks, *, alone: bool) -> dict[torch.Size, Beat]:
         slot = self._sink.slot(tap.site)
-        if slot is None or not (alone or marks.known) or not tap.kind.positive or not slot.site.kind.positive:
+        if slot is None or (marks.many and not alone) or not tap.kind.positive or not slot.site.kind.positive:
             return {}
         beats = {}
         for (shape, rows), plan in tap.plans.items():
             if rows != batch or plan is None or not plan.plain or 0 in shape:
                 continue
             if batch is None or not plan.batch or plan.sample_count >= batch:  # whole, not a part of the batch
-                beats[shape] = Beat(slot, plan, marks if marks.known else None, alone=alone)
+                beats[shape] = Beat(slot, plan, None if marks.many else marks, alone=alone)
         return beats

@@ -7,14 +7,14 @@ from z back, the first parameters by each way are those of the layers that made 
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+Way = tuple[int, ...]
 _DEEP, _BROAD, _MOST = 12, 64, 8
 """Ops from z back to a parameter, ops that are looked at, and parameters that are kept, at most."""
 _CHAIN = 4
@@ -26,18 +26,18 @@ _VARIANTS = 8
 
 
 class Entry:
-    """A parameter, and the way to it: which input of each op, from z back."""
+    """A parameter, and the way to it: which input of each op, from z back.
 
-    __slots__ = ("_parameter", "_way", "key")
+    Attributes:
+        parameter: held, and not weakly: `torch.utils.swap_tensors` refuses tensors that something refers to weakly.
+        key: what can be compared.
+    """
 
-    def __init__(self, parameter: nn.Parameter, way: tuple[int, ...]) -> None:
-        self._parameter, self._way = weakref.ref(parameter), way
+    __slots__ = ("_way", "key", "parameter")
+
+    def __init__(self, parameter: nn.Parameter, way: Way) -> None:
+        self.parameter, self._way = parameter, way
         self.key = id(parameter), way
-
-    @property
-    def parameter(self) -> nn.Parameter | None:
-        """The parameter, None once it is gone."""
-        return self._parameter()
 
     def on(self, z: torch.Tensor) -> bool:
         """Return whether this way leads from z to this parameter."""
@@ -45,41 +45,31 @@ class Entry:
         try:
             for i in self._way:
                 node = node.next_functions[i][0]
-            return node.variable is self._parameter() is not None
+            return node.variable is self.parameter
         except (AttributeError, IndexError):  # this way ends before, or elsewhere
             return False
 
 
 class Mark:
-    """The nearest parameters of one pre-activation; none where there is a graph without parameters near.
+    """The nearest parameters of one pre-activation; none where there is no graph, or they are not near.
 
     Attributes:
         entries: these, and the ways to them.
+        keys: what can be compared of it.
         through: a way leads through another layer, such as one that is frozen.
     """
 
-    __slots__ = ("entries", "through")
+    __slots__ = ("entries", "keys", "through")
 
-    def __init__(self, entries: Sequence[Entry], *, through: bool) -> None:
+    def __init__(self, entries: Iterable[Entry], *, through: bool) -> None:
         self.entries, self.through = tuple(entries), through
+        self.keys = frozenset(entry.key for entry in self.entries)
 
     @classmethod
-    def of(cls, z: torch.Tensor) -> Mark | None:
-        """Return the mark of z, None where there is no graph behind it."""
-        if z.grad_fn is None:
-            return None
-        found = list(_nearest(z.grad_fn))
-        return cls([entry for entry, _ in found], through=any(through for _, through in found))
-
-    @property
-    def keys(self) -> frozenset[Any]:
-        """What can be compared of it."""
-        return frozenset(entry.key for entry in self.entries)
-
-    @property
-    def lost(self) -> bool:
-        """A parameter is gone, so that no pre-activation can have it."""
-        return any(entry.parameter is None for entry in self.entries)
+    def of(cls, z: torch.Tensor) -> Mark:
+        """Return the mark of z."""
+        found = [] if z.grad_fn is None else list(_nearest(z.grad_fn))
+        return cls((entry for entry, _ in found), through=any(through for _, through in found))
 
     def on(self, z: torch.Tensor) -> bool:
         """Return whether z has all of it."""
@@ -92,46 +82,41 @@ class Marks:
     """The marks that the calls of one site at one place have had, and what of them no other site there has.
 
     Attributes:
-        known: it can be told by them; not where they are too many, or lie too deep.
+        many: there are too many to tell anything.
         vague: some of them may be those of another site, too.
-        whole: only all that is near tells, for a layer that is in the way of one site feeds another.
     """
 
-    __slots__ = ("_lost", "_own", "_variants", "known", "vague", "whole")
+    __slots__ = ("_own", "_variants", "_whole", "many", "vague")
 
-    def __init__(self, *, known: bool = True) -> None:
-        self.known, self.vague, self.whole = known, False, False
+    def __init__(self) -> None:
+        self.many = self.vague = self._whole = False
         self._variants: list[Mark] = []
         self._own: list[Mark] = []
-        self._lost = 0
 
-    def learn(self, mark: Mark | None) -> bool:
+    @property
+    def tell(self) -> bool:
+        """Whether they tell this site from the others."""
+        return bool(self._variants) and not self.vague
+
+    def learn(self, mark: Mark) -> bool:
         """Take in the mark of a traced call; returns whether it is another than before."""
-        self._forget()
-        if not self.known or mark is None or any(mark.keys == held.keys for held in self._variants):
+        if self.many or not mark.entries or self.have(mark):
             return False
         self._variants.append(mark)
-        if not mark.entries or len(self._variants) + self._lost > _VARIANTS:
-            self.known, self._variants = False, []
+        self.many = len(self._variants) > _VARIANTS
+        if self.many:
+            self._variants = []
         self._own = self._variants
         return True
 
-    @property
-    def lost(self) -> bool:
-        """A parameter of them is gone: another one may stand there now."""
-        return any(mark.lost for mark in self._variants)
+    def have(self, mark: Mark) -> bool:
+        """Return whether this is one of them, with all that is near."""
+        return any(mark.keys == held.keys for held in self._variants)
 
-    def _forget(self) -> None:
-        """Forget those whose parameters are gone."""
-        there = [mark for mark in self._variants if not mark.lost]
-        self._lost += len(self._variants) - len(there)
-        self._own = self._variants = there
-
-    def fit(self, z: torch.Tensor) -> bool:
-        """Return whether z is one of this site, as far as marks tell."""
-        if self.whole:
-            mark = Mark.of(z)
-            return mark is not None and any(mark.keys == held.keys for held in self._variants)
+    def fit(self, z: torch.Tensor, *, closely: bool) -> bool:
+        """Return whether z is one of this site: by what is its own among the sites known, or by all that is near."""
+        if closely or self._whole:
+            return self.have(Mark.of(z))
         if len(self._own) == 1:
             return self._own[0].on(z)
         return any(mark.on(z) for mark in self._own)
@@ -150,7 +135,7 @@ class Marks:
                 whole |= not own
             site.vague = any(equal[mark.keys] > 1 for mark in site._variants)
         for site in sites:
-            site.whole = whole
+            site._whole = whole
 
 
 def _nearest(op: Any) -> Iterator[tuple[Entry, bool]]:
@@ -158,7 +143,7 @@ def _nearest(op: Any) -> Iterator[tuple[Entry, bool]]:
 
     Also tells whether the way to them leads through an op of several inputs that joins nothing: a layer without any.
     """
-    level: list[tuple[Any, tuple[int, ...], bool]] = [(op, (), False)]
+    level: list[tuple[Any, Way, bool]] = [(op, (), False)]
     seen: set[Any] = set()
     count = 0
     for _ in range(_DEEP):
@@ -170,7 +155,7 @@ def _nearest(op: Any) -> Iterator[tuple[Entry, bool]]:
                 if count < _MOST:
                     count += 1
                     yield entry, through
-            joins = node.name().startswith(_JOINS)
+            joins = type(node).__name__.startswith(_JOINS)
             if not found or joins:
                 beyond = through or not (joins or len(node.next_functions) == 1)
                 rest = (one for i, one in enumerate(inputs) if i not in found and one[0] not in seen)
@@ -179,8 +164,8 @@ def _nearest(op: Any) -> Iterator[tuple[Entry, bool]]:
         level = below[:_BROAD]
 
 
-def _parameter(op: Any, way: tuple[int, ...]) -> Entry | None:
-    """Return the parameter that an op of one input each leads to."""
+def _parameter(op: Any, way: Way) -> Entry | None:
+    """Return the parameter that ops of one input each lead to."""
     for _ in range(_CHAIN):
         variable = getattr(op, "variable", None)
         if isinstance(variable, nn.Parameter):

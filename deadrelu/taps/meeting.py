@@ -56,8 +56,9 @@ class Meeting:
         self._scout, self._compiled, self._beside = scout, compiled, beside
         self._table: Table | None = None
         self._batch: int | None = None
-        self._unknown = False
+        self._unknown = self._careful = False
         self._met: dict[Place, int] = {}
+        self._ordered: set[Place] = set()  # places of calls of which only the number told
         self._handed: dict[int, tuple[weakref.ref[torch.Tensor], Place, int]] = {}
 
     def begin(self, module: nn.Module, batch: int | None) -> None:
@@ -65,12 +66,13 @@ class Meeting:
         self.counted, self._batch = module, batch
         self._table = None
         self._met.clear()
+        self._ordered.clear()
         self._handed.clear()
         self._unknown = False
 
-    def open(self, table: Table, *, closely: bool) -> None:
-        """Expect what the table says; closely: functions are met, too."""
-        self._table, self.live, self.closely = table, True, closely
+    def open(self, table: Table, *, closely: bool, careful: bool) -> None:
+        """Expect what the table says; closely: functions are met, too; careful: ask closely what made each z."""
+        self._table, self.live, self.closely, self._careful = table, True, closely, careful
 
     def interrupt(self) -> None:
         """The pass has ended without a word."""
@@ -98,11 +100,14 @@ class Meeting:
             return suspect
         for place, taps in table.taps.items():
             met = self._met.get(place, 0) + taken.get(place, 0)
-            if met == len(taps) or place in table.elastic or place in table.told:
+            if met == len(taps) or place in table.elastic:
+                continue
+            if not met:
+                self._frames.stale |= self._frames.changed()
+            if place in table.told and place not in self._ordered:
                 continue
             one = len({tap.site.name for tap in taps}) == 1
             if not met:
-                self._frames.stale |= self._frames.changed()
                 self._ways.astray()
             elif met > len(taps) or not one:
                 if one:  # called more often than it was: trace until both ways were met
@@ -154,6 +159,7 @@ class Meeting:
     def strayed(self) -> None:
         """The pass goes another way than those that were traced."""
         if self.live and self.counted is not None and not in_backward():
+            self._careful = True
             self._express.doubt()
             self._frames.stale |= self._frames.changed()
             self._ways.lost(self.counted)
@@ -173,20 +179,20 @@ class Meeting:
             return
         if not self.live or self._table is None:
             return
-        wanted = place not in self._table.left_out
         if place not in self._table.taps:
-            if wanted:
+            if place not in self._table.left_out:
                 self.strayed()
             return
         number = self._met.get(place, 0) + self._express.spill(place)
         self._met[place] = number + 1
         if not z.numel():
             return
-        tap = self._table.tap(place, number, z)
-        if (tap is None and wanted) or self._table.lost(place):
-            self.strayed()
-        if tap is None and wanted:
+        tap, sure = self._table.tap(place, number, z, closely=self._careful)
+        if tap is not None and not sure:
+            self._ordered.add(place)
+        elif tap is None and not sure:
             tap = self._table.guess(place, number, z, self._frames.owners)
+            self.strayed()
         if tap is None:  # all that is known here can be told by its mark: of which number it is does not matter
             self._met[place] = number
             return

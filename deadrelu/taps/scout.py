@@ -43,7 +43,7 @@ class Scout(Watcher):
         self._sink = sink
         self._order: dict[str, int] = {}
         self._findings: list[Finding] = []
-        self._left_out: set[Place] = set()
+        self._left_out: dict[Place, list[Mark]] = {}
         self._made: dict[int, tuple[weakref.ref[torch.Tensor], int, nn.Module]] = {}
         self._ran: Counter[nn.Module] = Counter()
         self._used: set[int] = set()
@@ -67,7 +67,8 @@ class Scout(Watcher):
     def table(self) -> Table:
         """Return the table of the forward pass that was traced."""
         outputs = Counter(found.output for found in self._findings if found.output is not None)
-        table = Table(dynamic=self.dynamic, left_out=set(self._left_out))
+        table = Table(dynamic=self.dynamic)
+        table.leave_out(self._left_out)
         for found in self._findings:
             # A layer whose output goes elsewhere now and then would be taken for the activation.
             output = found.output
@@ -105,8 +106,11 @@ class Scout(Watcher):
     def _site(self, z: torch.Tensor, kind: Kind, function: str, trace: Trace, reading: Reading) -> Site | None:
         site = super()._site(z, kind, function, trace, reading)
         if site is None and not in_backward():  # the patterns leave it out
+            with torch._C.DisableTorchFunction():
+                mark = Mark.of(z)
             for frame in reversed(self._frames):  # the activation module, if it is one, and the one that calls it
-                self._left_out |= {frame.module, (frame.path, function)}
+                for place in (frame.module, (frame.path, function)):
+                    self._left_out.setdefault(place, []).append(mark)
                 if next(frame.module.children(), None) is not None:
                     break
         return site

@@ -116,7 +116,9 @@ class Shortcut(Hook):
         beat = self.beats[count].get(z.shape)
         if beat is None:
             return False
-        if (passage.careful or not beat.alone) and beat.marks is not None and not beat.marks.fit(z):
+        marks, careful = beat.marks, passage.careful
+        asked = marks is not None and (careful or not beat.alone) and z.grad_fn is not None
+        if asked and not marks.fit(z, closely=careful):  # type: ignore[union-attr]
             return False
         if beat.reach is None or not beat.reach.into(z, beat.slot.addresses[passage.row]):
             beat.keep(z, passage.row)

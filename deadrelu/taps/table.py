@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -82,7 +82,7 @@ class Tap:
         site, kind: what it belongs to, and what its arguments made of the kind.
         layout, shape, dtype, device: of its z when it was traced.
         checkpointed: it was called from within a checkpoint, to be called again in backward.
-        mark: that of its z when it was traced, None without a graph.
+        mark: that of its z when it was traced.
         plans: how to reduce a z of another shape.
     """
 
@@ -93,7 +93,7 @@ class Tap:
     dtype: torch.dtype
     device: torch.device
     checkpointed: bool
-    mark: Mark | None = None
+    mark: Mark
     plans: dict[tuple[torch.Size, int | None], Plan | None] = field(default_factory=dict)
 
     def plan(self, shape: torch.Size, batch: int | None) -> Plan | None:
@@ -138,7 +138,7 @@ class Table:
         dynamic: it cannot be trusted to be the same the next time.
         known: the sites of each place, by name, also those that only other passes met.
         told: the places that serve several sites, all of which their marks tell apart.
-        left_out: the places of calls that nobody wants to hear of.
+        left_out: the places of calls that nobody wants to hear of, and what tells these.
     """
 
     taps: dict[Place, list[Tap]] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Table:
     dynamic: bool = False
     known: dict[Place, dict[str, Known]] = field(default_factory=dict)
     told: set[Place] = field(default_factory=set)
-    left_out: set[Place] = field(default_factory=set)
+    left_out: dict[Place, Marks] = field(default_factory=dict)
 
     def learn_from(self, before: Table | None) -> bool:
         """Take over what the passes before this one showed; returns whether this one explains why it was traced.
@@ -157,44 +157,59 @@ class Table:
         if before is not None:
             self._stretch(before)
             self._take_over(before)
-            self.left_out |= before.left_out
+            self.left_out = {**before.left_out, **self.left_out}
         new = False
         for place, taps in self.taps.items():
             new |= self._meet(place, taps, before)
         return new
 
-    def tap(self, place: Place, number: int, z: torch.Tensor) -> Tap | None:
-        """Return which call has just come to a place, that of this number or another; None if it is not known."""
-        taps = self.taps[place]
+    def tap(self, place: Place, number: int, z: torch.Tensor, *, closely: bool) -> tuple[Tap | None, bool]:
+        """Return which call has just come to a place, that of this number or another, and whether that is sure.
+
+        None if it is not known: another layer has made z than any that was traced, or, if that is sure, one that is
+        left out. What has no mark is told by its number alone. Closely: all that is near must be as it was.
+        """
+        taps, known = self.taps[place], self.known[place]
         tap = taps[number] if number < len(taps) else taps[0]
-        known = self.known[place]
-        if z.grad_fn is None or known[tap.site.name].marks.fit(z):
-            return tap
-        met = [held for held in known.values() if held.marks.fit(z)]
-        met = met or [held for held in known.values() if not held.marks.known or held.marks.lost]
-        return next((tap for held in met if held.tap.site is tap.site), met[0].tap if met else None)
+        if isinstance(place, Output):  # of what no other layer makes
+            return tap, True
+        if z.grad_fn is None:
+            return tap, False
+        if known[tap.site.name].marks.fit(z, closely=closely):
+            return tap, True
+        mark = Mark.of(z)
+        if not mark.entries:
+            return tap, False
+        met = [held for held in known.values() if held.marks.have(mark)]
+        sure = bool(met)
+        if not met and place in self.left_out and self.left_out[place].have(mark):
+            return None, True
+        met = met or [held for held in known.values() if held.marks.many]
+        return next((tap for held in met if held.tap.site is tap.site), met[0].tap if met else None), sure
+
+    def leave_out(self, calls: Mapping[Place, Iterable[Mark]]) -> None:
+        """Take in the calls that the patterns leave out."""
+        for place, marks in calls.items():
+            held = self.left_out.setdefault(place, Marks())
+            for mark in marks:
+                held.learn(mark)
 
     def guess(
-        self, place: Place, number: int, z: torch.Tensor, owners: Callable[[nn.Parameter], set[str]]
+        self, place: Place, number: int, z: torch.Tensor, names: Callable[[nn.Parameter], set[str]]
     ) -> Tap | None:
-        """Return which call has come by another graph than it was traced with; None if another layer may have made z.
+        """Return which call has come by a graph that is not known; None if another layer may have made z.
 
-        A layer that was frozen, thawed or pruned is still that layer. `owners` gives the names of a parameter's layers.
+        A layer that was thawed or pruned is still that layer, by the names of its parameters; one that was frozen is
+        told where nothing else is known.
         """
         taps, known = self.taps[place], self.known[place]
         tap = taps[number] if number < len(taps) else taps[0]
         mark = Mark.of(z)
-        if mark is None or mark.through or not mark.entries:  # of a frozen layer nothing tells but the order
-            return tap
-        made = [owners(entry.parameter) for entry in mark.entries if entry.parameter is not None]
-        fit = [
-            held.tap for held in known.values() if not any(held.tap.site.lineage.isdisjoint(names) for names in made)
-        ]
+        if mark.through:
+            return tap if len(known) == 1 and place not in self.left_out else None
+        made = [names(entry.parameter) for entry in mark.entries]
+        fit = [held.tap for held in known.values() if not any(held.tap.site.lineage.isdisjoint(each) for each in made)]
         return next((tap for held in fit if held.site is tap.site), fit[0] if len(fit) == 1 else None)
-
-    def lost(self, place: Place) -> bool:
-        """Return whether what tells the sites of a place is gone."""
-        return any(held.marks.lost for held in self.known[place].values())
 
     def _stretch(self, before: Table) -> None:
         """Note the places that are called now more, now less often."""
@@ -221,12 +236,11 @@ class Table:
         known = {name: earlier[name] for name in (*gone[-_SITES:], *(name for name in earlier if name in here))}
         new = False
         for tap in taps:
-            # There is no other site at the output of a layer.
-            held = known.setdefault(tap.site.name, Known(tap, Marks(known=not isinstance(place, Output))))
+            held = known.setdefault(tap.site.name, Known(tap, Marks()))
             held.tap = tap
             new |= held.marks.learn(tap.mark)
         self.known[place] = known
         Marks.compare([held.marks for held in known.values()])
-        if len(known) > 1 and all(held.marks.known and not held.marks.vague for held in known.values()):
+        if len(known) > 1 and all(held.marks.tell for held in known.values()):
             self.told.add(place)
         return new or len(known) > len(earlier)

@@ -23,8 +23,9 @@ from .ways import Ways, drawn
 
 _CHECKED = 4
 """Captured steps from one to the next in which all torch functions are looked at, for activations that are new."""
-_DRAWN = 128
-"""Forward passes to one that is drawn for the same: captured steps come in rhythms, and a model may have its own."""
+_CAREFUL, _DRAWN = 16, 128
+"""Forward passes to one in which it is asked closely what made each pre-activation, and to one that is drawn for all
+torch functions: captured steps come in rhythms, and a model may have its own."""
 
 
 class Taps:
@@ -183,12 +184,13 @@ class Taps:
         self._captures += self._sink.thorough
         checked = self._sink.thorough and self._captures % _CHECKED == 1
         closely = checked or table.functional or drawn(self._ways.passes, _DRAWN)
-        self._meeting.open(table, closely=closely)
+        careful = drawn(self._ways.passes, _CAREFUL)
+        self._meeting.open(table, closely=closely, careful=careful)
         if closely:
             self._meeting.stack.append(module)
             self._push(self._calling)
         else:
-            self._express.open(module, table, batch)
+            self._express.open(module, table, batch, careful=careful)
 
     def _counts(self, module: nn.Module) -> bool:
         return self._count_eval or (module.training and torch.is_grad_enabled())

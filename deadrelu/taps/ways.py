@@ -28,14 +28,14 @@ class Ways:
         self.passes = 0
         self._past: dict[nn.Module, Table] = {}
         self._astrays = self._due = self._until = 0
-        self._searching = False
+        self._searched: set[nn.Module] = set()  # those that have gone a way that was not traced
         self._spent = 0  # passes traced in searches
 
     def of(self, module: nn.Module) -> Table | None:
         """Return the table of a forward pass that begins, None if it is to be traced."""
         if self.passes <= self._until:
             self.tables.pop(module, None)
-        elif self._searching and self._may_try and drawn(self.passes, _SEARCH):
+        elif module in self._searched and self._may_try and drawn(self.passes, _SEARCH):
             self._spent += 1
             self.tables.pop(module, None)
         return self.tables.get(module)
@@ -47,7 +47,7 @@ class Ways:
     def learn(self, module: nn.Module, table: Table, *, explained: bool) -> None:
         """Take over the table of a forward pass that was traced; explained: what was looked for has run in it."""
         if table.learn_from(self._past.get(module)) or explained:
-            self._searching = False
+            self._searched.discard(module)
         self.tables[module] = self._past[module] = table
 
     def doubt(self, module: nn.Module) -> None:
@@ -68,7 +68,7 @@ class Ways:
         """This module has gone a way that was not traced: look for it, however rare it is."""
         self.astray()
         if self._may_try and module in self.tables:
-            self._searching = True
+            self._searched.add(module)
             self._spent += 1
             self.doubt(module)
 
@@ -76,6 +76,7 @@ class Ways:
         """The model has other modules than before: nothing that was found holds."""
         self.tables.clear()
         self._past.clear()
+        self._searched.clear()
 
 
 def drawn(number: int, share: int) -> bool:
