@@ -343,9 +343,11 @@ def test_a_head_without_activations_is_met_once() -> None:
     assert len(traced) <= 10
 
 
-def test_many_sites_at_one_place() -> None:
-    """Forty layers that share one module."""
+@pytest.mark.parametrize("frozen_layers", [0, 20, 40])
+def test_many_sites_at_one_place(frozen_layers: int) -> None:
+    """Forty layers that share one module, the first of them frozen: those have no graph, and keep their order."""
     model = Deep()
+    model.layers[:frozen_layers].requires_grad_(False)
     report, traced = train(model, ways("in turn"))
     assert [(site.producers, site.samples) for site in report.sites] == [
         ((f"layers.{i}",), STEPS * BATCH) for i in range(40)
