@@ -93,7 +93,8 @@ static void NAME(add)(const CELL *z, int64_t rows, int64_t step, int64_t stride,
                     copy[k][j] = from[k * step + j * stride];
             from = copy[0], apart = TILE;
         }
-        if (left == 8)
+        /* a largest has so little to do that reading upwards, row by row, is faster than eight at once */
+        if (left == 8 && !(look->op == REACH && sizeof(WORD) == sizeof(float)))
             NAME(add_eight)[look->op](from, apart, n, look, to, first);
         else
             for (int64_t k = 0; k < left; k++)
@@ -294,6 +295,56 @@ static void NAME(by_runs)(const CELL *z, const Look *look, Span span, const Out 
     }
 }
 
+/* Return the largest of n elements side by side, NaN aside, and set `odd` if one is NaN. */
+static __attribute__((noinline)) WORD NAME(largest)(const CELL *z, int64_t n, int *odd)
+{
+    WORD best = -(WORD)INFINITY;
+    int nan = 0;
+#pragma omp simd reduction(max : best) reduction(| : nan)
+    for (int64_t i = 0; i < n; i++) {
+        const WORD x = LOAD(z[i]);
+        best = x > best ? x : best;
+        nan |= x != x;
+    }
+    *odd |= nan;
+    return best;
+}
+
+/* Return how many of n elements side by side are above `low`, and raise `top` to the largest. */
+static __attribute__((noinline)) int32_t NAME(above)(const CELL *z, int64_t n, WORD low, WORD *top)
+{
+    WORD best = *top;
+    int32_t hits = 0;
+#pragma omp simd reduction(max : best) reduction(+ : hits)
+    for (int64_t i = 0; i < n; i++) {
+        const WORD x = LOAD(z[i]);
+        best = x > best ? x : best;
+        hits += x > low;
+    }
+    *top = best;
+    return hits;
+}
+
+/* The same, one run after the other, as memory is read fastest: chunks of samples from the last to the first, upwards
+ * within each. Only for what needs no sum. */
+static void NAME(by_lines)(const CELL *z, const Look *look, Span span, const Out *out)
+{
+    const int64_t n = look->positions, most = CHUNK / (n * (span.unit_end - span.unit)), chunk = most > 1 ? most : 1;
+    NAME(begin_notes)(look, out, span, span.unit, span.unit_end - span.unit);
+    for (int64_t end = span.sample_end; end > span.sample; end -= chunk)
+        for (int64_t s = end - chunk > span.sample ? end - chunk : span.sample; s < end; s++)
+            for (int64_t u = span.unit; u < span.unit_end; u++) {
+                const CELL *from = z + s * look->sample_step + u * look->unit_step;
+                int odd = 0;
+                WORD best = -(WORD)INFINITY;
+                if (look->op == POSITIVE)
+                    NAME(note)(look, out, s, u, NAME(above)(from, n, (WORD)look->low[0], &best));
+                else
+                    best = NAME(largest)(from, n, &odd);
+                out->top[u] = LARGER(look->op, odd && look->op == REACH ? NAN : (double)best, out->top[u]);
+            }
+}
+
 /* What is rare, one element at a time: a unit of nothing but NaN, or whose sum left the range of WORD. */
 static void NAME(mend)(const void *data, const Look *look, const Out *out)
 {
@@ -326,7 +377,11 @@ static void NAME(span)(const void *data, const Look *look, Span span, const Out 
     const int units_inside = look->unit_step == 1 && look->position_step == units && units * positions <= TILE
         && span.unit_end - span.unit == units;
     const int few = positions <= TILE && span.sample_end - span.sample >= 8;
-    if (positions == 1 || (few && (units_outside || units_inside)))
+    /* what is converted first waits for that, not for memory */
+    const int waits = sizeof(CELL) == sizeof(WORD) && IN_LINES(look->op);
+    if (look->position_step == 1 && positions >= LINE && waits)
+        NAME(by_lines)(data, look, span, out);
+    else if (positions == 1 || (few && (units_outside || units_inside)))
         NAME(by_samples)(data, look, span, out, &to);
     else if (look->position_step == 1 && look->unit_step != 1 && positions >= RUN)
         NAME(by_runs)(data, look, span, out, &to);

@@ -26,9 +26,9 @@ def check(native: Native) -> str:
 
 
 def _tensors(dtype: torch.dtype) -> list[tuple[torch.Tensor, Plan]]:
-    """Return one tensor for each way through the loops: images of two sizes, channels last, tokens, rows."""
+    """Return one tensor for each way through the loops: images of three sizes, channels last, tokens, rows."""
     found = []
-    for shape, unit in (((9, 5, 16, 9), 1), ((11, 3, 5, 3), 1), ((3, 70, 21), 2), ((19, 37), 1)):
+    for shape, unit in (((9, 5, 16, 9), 1), ((9, 2, 23, 25), 1), ((11, 3, 5, 3), 1), ((3, 70, 21), 2), ((19, 37), 1)):
         count = int(torch.Size(shape).numel())
         z = torch.arange(count, dtype=torch.float64, device="cpu").mul_(12.9898).sin_().mul_(9).reshape(shape)
         z.view(-1)[::17] = 0.0

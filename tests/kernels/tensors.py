@@ -68,6 +68,8 @@ SHAPES: tuple[tuple[tuple[int, ...], int], ...] = (
     ((16, 17, 8, 8), 1),
     ((12, 1, 9, 9), 1),
     ((6, 13, 200), 1),
+    ((9, 3, 23, 25), 1),  # long runs
+    ((20, 17, 577), 1),  # more of them than are read upwards at a time
 )
 
 

@@ -81,11 +81,11 @@ def test_every_memory(
         assert (row[-4:] == GUARD).all()
 
 
-@pytest.mark.parametrize("at", [0, 1, 62, 63, 64, 129, 255])
+@pytest.mark.parametrize("at", [0, 1, 62, 63, 64, 129, 255, -1])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_one_nan_of_either_sign(native: Native, dtype: torch.dtype, sign: float, at: int) -> None:
-    for shape, unit in (((256, 3), 1), ((2, 3, 256), 1), ((1, 256, 3), 2), ((4, 3, 8, 8), 1)):
+    for shape, unit in (((256, 3), 1), ((2, 3, 256), 1), ((1, 256, 3), 2), ((4, 3, 8, 8), 1), ((3, 3, 601), 1)):
         z = torch.linspace(-5, 5, math.prod(shape)).reshape(shape).to(dtype)
         column = z.select(unit, 1).flatten()
         column[at] = math.copysign(math.nan, sign)
