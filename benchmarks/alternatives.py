@@ -3,9 +3,9 @@
     python benchmarks/alternatives.py [--quick] [--only WORD] [--threads N] [--device cuda] [--out FILE]
 
 The steps are those of `monitor_overhead.py`: forward, loss, backward and update. Every contender watches a copy of the
-model that trains on the same data. In each round all of them have a turn of some steps, in an order that rotates, and
-each turn is compared with that of the unwatched copy in the same round. The table holds the median of these ratios, and
-the middle half of them. A second unwatched copy shows what of that is noise. `--out` keeps every number.
+model that trains on the same data. In each round all of them have a turn of some steps (long steps take turns one by
+one), and each turn is compared with that of the unwatched copy in the same round. The table holds the median of these
+ratios, and the middle half of them. A second unwatched copy shows what of that is noise. `--out` keeps every number.
 
 What the others do is what their own defaults or documentation do at every step: torchmortem as in its quick start (the
 row says so if it is not installed), a histogram of each activation by a SummaryWriter, the statistics of fastai's
@@ -50,6 +50,9 @@ FEW = 10
 """Steps of a turn of a contender that does the same at every step, on a model whose steps are long."""
 MOST = {True: 400, False: 4000}
 """Steps of a turn at most, on a model whose steps are long and on others."""
+PARTS = {True: WINDOW, False: 1}
+"""Parts that a turn is cut into, between which the others have one: of long steps, to which it does not matter what
+these left in the caches, and of others."""
 SETTLING = 3
 """Turns that a Monitor is given at most to find its resolution."""
 
@@ -65,21 +68,27 @@ class Training:
         note: says what was peculiar, empty if nothing.
     """
 
-    def __init__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, turn: int, most: int) -> None:
+    def __init__(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, turn: int, heavy: bool) -> None:
         self.model = copy.deepcopy(model)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3, momentum=0.9)
         self.after: Callable[[torch.Tensor], object] | None = None
         self.finish: Callable[[], object] | None = None
         self.turn: Callable[[], int] = lambda: turn
-        self.most = most
+        self.most, self._parts = MOST[heavy], PARTS[heavy]
         self.note: Callable[[], str] = str
         self.steps: list[int] = []
         self._data = x, y
+        self._part = 0
 
     def __call__(self) -> None:
-        """Train for a turn."""
-        self.steps.append(self.turn())
-        self.run(self.steps[-1])
+        """Train for the next part of a turn."""
+        if self._part == 0:
+            self.steps.append(self.turn())
+        steps, part, parts = self.steps[-1], self._part, self._parts
+        self.run(steps * (part + 1) // parts - steps * part // parts)
+        self._part = (part + 1) % parts
+        if self._part == 0 and self.finish is not None:
+            self.finish()
 
     def run(self, steps: int) -> None:
         """Train for some steps."""
@@ -91,8 +100,6 @@ class Training:
             self.optimizer.step()
             if self.after is not None:
                 self.after(loss)
-        if self.finish is not None:
-            self.finish()
 
 
 # -- contenders --------------------------------------------------------------------------------------------------------
@@ -270,12 +277,12 @@ def play(case: Case, setting: Setting) -> tuple[Row, ...]:
         trainings = []
         for contender in present:
             turn = FEW if contender.even and case.heavy else WINDOW
-            trainings.append(attached(contender, partial(Training, model, x, y, turn, MOST[case.heavy]), stack))
+            trainings.append(attached(contender, partial(Training, model, x, y, turn, case.heavy), stack))
             print(f"  {case.name}: {contender.name} is ready", file=sys.stderr, flush=True)
-        rounds(trainings, setting, 1)
+        rounds(trainings, setting, 1, PARTS[case.heavy])
         for training in trainings:
             training.steps.clear()
-        times = rounds(trainings, setting, setting.pairs)
+        times = rounds(trainings, setting, setting.pairs, PARTS[case.heavy])
         notes = [training.note() for training in trainings]
     plain = each(times[0], trainings[0])
     rows = {}

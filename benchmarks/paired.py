@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -57,13 +58,18 @@ def measure(plain: Work, watched: Work, setting: Setting, parts: int = 1) -> tup
     return times
 
 
-def rounds(works: Sequence[Work], setting: Setting, count: int) -> list[list[float]]:
-    """Return the seconds of each work in each of `count` rounds; in a round each has its turn, first another one."""
-    times: list[list[float]] = [[] for _ in works]
+def rounds(works: Sequence[Work], setting: Setting, count: int, parts: int = 1) -> list[list[float]]:
+    """Return the seconds of each work in each of `count` rounds, in which it is done `parts` times, in turns.
+
+    Each time the works come in another order, drawn from a fixed seed: what ran before leaves the caches as it wants.
+    """
+    times = [[0.0] * count for _ in works]
+    draw, order = random.Random(0), list(range(len(works)))
     for turn in range(count):
-        for i in range(len(works)):
-            at = (turn + i) % len(works)
-            times[at].append(setting.seconds(works[at]))
+        for _ in range(parts):
+            draw.shuffle(order)
+            for at in order:
+                times[at][turn] += setting.seconds(works[at])
     return times
 
 
