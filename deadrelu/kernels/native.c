@@ -13,8 +13,9 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define TILE 1024 /* columns at a time: their results stay in the cache nearest to the core */
 #define RUN 64    /* positions side by side that one step takes */
-#define LINE 512  /* positions side by side from which on the largest is sought run by run */
+#define LINE 512  /* positions side by side from which on they are read run by run */
 #define CHUNK (1 << 16) /* elements that are read upwards before those that were written sooner */
+#define FEW 128   /* elements that are summed in their own type, in as many parts as fit side by side */
 #define THREADS 64
 
 /* What is asked for. */
@@ -29,7 +30,7 @@ enum {
 };
 #define COUNTS(op) ((op) == POSITIVE || (op) == RECTIFIED || (op) == INTERVALS)
 #define HAS_TOP(op) ((op) != MAGNITUDE)
-#define IN_LINES(op) ((op) == TOP || (op) == POSITIVE || (op) == REACH)
+#define IN_LINES(op) ((op) == TOP || (op) == POSITIVE || (op) == RECTIFIED || (op) == REACH)
 #define LARGER(op, x, best) ((x) > (best) || ((op) == REACH && (x) != (x)) ? (x) : (best))
 #define SUMS(op) ((op) == RECTIFIED || (op) == MAGNITUDE)
 

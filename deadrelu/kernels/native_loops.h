@@ -325,20 +325,44 @@ static __attribute__((noinline)) int32_t NAME(above)(const CELL *z, int64_t n, W
     return hits;
 }
 
+/* The same, and add the sum of max(x, 0): a few numbers in WORD, then in double. */
+static __attribute__((noinline)) int32_t NAME(rectified)(const CELL *z, int64_t n, WORD low, WORD *top, double *sum)
+{
+    WORD best = *top;
+    int32_t hits = 0;
+    for (int64_t at = 0; at < n; at += FEW) {
+        const int64_t end = at + FEW < n ? at + FEW : n;
+        WORD part = 0;
+#pragma omp simd reduction(max : best) reduction(+ : hits, part)
+        for (int64_t i = at; i < end; i++) {
+            const WORD x = LOAD(z[i]);
+            best = x > best ? x : best;
+            hits += x > low;
+            part += x <= 0 ? 0 : x;
+        }
+        *sum += part;
+    }
+    *top = best;
+    return hits;
+}
+
 /* The same, one run after the other, as memory is read fastest: chunks of samples from the last to the first, upwards
- * within each. Only for what needs no sum. */
+ * within each. */
 static void NAME(by_lines)(const CELL *z, const Look *look, Span span, const Out *out)
 {
     const int64_t n = look->positions, most = CHUNK / (n * (span.unit_end - span.unit)), chunk = most > 1 ? most : 1;
+    const WORD low = (WORD)look->low[0];
     NAME(begin_notes)(look, out, span, span.unit, span.unit_end - span.unit);
     for (int64_t end = span.sample_end; end > span.sample; end -= chunk)
         for (int64_t s = end - chunk > span.sample ? end - chunk : span.sample; s < end; s++)
             for (int64_t u = span.unit; u < span.unit_end; u++) {
                 const CELL *from = z + s * look->sample_step + u * look->unit_step;
-                int odd = 0;
                 WORD best = -(WORD)INFINITY;
+                int odd = 0;
                 if (look->op == POSITIVE)
-                    NAME(note)(look, out, s, u, NAME(above)(from, n, (WORD)look->low[0], &best));
+                    NAME(note)(look, out, s, u, NAME(above)(from, n, low, &best));
+                else if (look->op == RECTIFIED)
+                    NAME(note)(look, out, s, u, NAME(rectified)(from, n, low, &best, &out->sum[u]));
                 else
                     best = NAME(largest)(from, n, &odd);
                 out->top[u] = LARGER(look->op, odd && look->op == REACH ? NAN : (double)best, out->top[u]);
