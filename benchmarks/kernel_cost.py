@@ -9,8 +9,9 @@ that stays in the caches and a large one that does not. Timed are
 - count: in how many positions each unit fires, for which samples, and its largest z (`kernels.engaged`);
 - audit: all that an audit takes of a call: these, and the sum of the output.
 
-Each is timed twice: by the reference in plain torch, and by the kernels that the machine's compiler made (on the CPU,
-where there is one). The ReLU writes a new tensor, as in training. The copy is that of z into a tensor that
+Each is timed twice: by the reference in plain torch, and by compiled kernels: on the CPU those that the machine's
+compiler made, where there is one, on a GPU those of torch's inductor, which has none for the tap (DEADRELU_KERNELS
+chooses others). The ReLU writes a new tensor, as in training. The copy is that of z into a tensor that
 exists: one read and one write of each element, whose rate is the bandwidth in the table. All of them alternate, and a
 look is compared with the ReLU and the copy of its own round; medians of the ratios are shown.
 """
@@ -18,10 +19,10 @@ look is compared with the ReLU and the copy of its own round; medians of the rat
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -29,14 +30,14 @@ import torch
 from paired import Setting, Work, middle, rounds, save, setting_from
 
 from deadrelu.errors import InputError
-from deadrelu.kernels import Plan, Sums, described, reference
+from deadrelu.kernels import Plan, Sums, described, described_cuda, reference
 from deadrelu.kernels.choice import CHOICE
 from deadrelu.kinds import KINDS
 
 LEAST = 4e-3
 """Seconds that the repetitions of a work take at least, so that the clock tells them."""
 RELU = KINDS["relu"]
-LOOKS = ("tap", "count", "audit", "tap, native", "count, native", "audit, native")
+LOOKS = ("tap", "count", "audit", "tap, compiled", "count, compiled", "audit, compiled")
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,15 @@ def works_on(case: Case, z: torch.Tensor) -> Iterator[tuple[str, Work]]:
     yield "tap", tap
     yield "count", lambda: reference.engaged(z, RELU, plan, sums)
     yield "audit", audit
-    native = CHOICE.native
+    native = CHOICE.ready(z.numel()) if z.is_cpu else CHOICE.ready_on(z)
     if native is None:
         return
     reach = native.reach(z, plan, top)
     if reach is not None and reach.into(z, top.data_ptr()):
-        yield "tap, native", lambda: reach.into(z, top.data_ptr())
-    if native.engaged(z, RELU, plan, sums) is not None:
-        yield "count, native", lambda: native.engaged(z, RELU, plan, sums)
-        yield "audit, native", lambda: native.engaged(z, RELU, plan, sums, rectified=True)
+        yield "tap, compiled", lambda: reach.into(z, top.data_ptr())
+    for look, rectified in (("count, compiled", False), ("audit, compiled", True)):
+        if native.engaged(z, RELU, plan, sums, rectified=rectified) is not None:
+            yield look, partial(native.engaged, z, RELU, plan, sums, rectified=rectified)
 
 
 def repeated(work: Work, setting: Setting) -> tuple[Work, int]:
@@ -172,9 +173,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file for all numbers, as JSON")
     setting = setting_from(parser, pairs=31, quick_pairs=5)
     print("Of each look: its time as a part of that of the **ReLU** / of that of the copy.\n")
-    os.environ.setdefault("DEADRELU_KERNELS", "native")  # waits for the compiler; fails where there is none
-    with contextlib.suppress(InputError):
-        print(f"Kernels: {described()}\n")
+    on_cpu = setting.device.type == "cpu"
+    os.environ.setdefault("DEADRELU_KERNELS", "native" if on_cpu else "inductor")  # waits; fails where there is none
+    try:
+        print(f"Kernels: {described() if on_cpu else described_cuda()}\n")
+    except InputError as error:
+        print(f"Without compiled kernels: {error}\n")
+        os.environ["DEADRELU_KERNELS"] = "reference"
     print(f"| z | shape | dtype | copy, GB/s | ReLU, µs | {' | '.join(LOOKS)} |")
     print(f"|---|---|---|--:|--:|{'--:|' * len(LOOKS)}")
     rows = []

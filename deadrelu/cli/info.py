@@ -24,7 +24,8 @@ def info() -> None:
         "python": f"{platform.python_version()} on {platform.platform()}",
         "torch": _torch(),
         "devices": _devices(),
-        "kernels": _kernels(),
+        "kernels": _kernels("described"),
+        "kernels, cuda": _kernels("described_cuda"),
     }
     lines.update({name: _version(name) or "not installed, and needed: pip install deadrelu" for name in _NEEDED})
     lines.update({name: _version(name) or f"not installed; for {use}" for name, use in _OPTIONAL.items()})
@@ -60,9 +61,10 @@ def _devices() -> str:
     return ", ".join(names)
 
 
-def _kernels() -> str:
+def _kernels(described: str) -> str:
     try:
-        from ..kernels import described
+        from .. import kernels
     except (ImportError, OSError):
         return "unknown without torch"
-    return described()
+    line: str = getattr(kernels, described)()
+    return line

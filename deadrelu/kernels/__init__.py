@@ -1,7 +1,8 @@
 """Kernels: reductions of one tensor of pre-activations to a few numbers per unit.
 
-Two implementations of one interface, equal to the last count: `reference.py` in plain torch, for every tensor, and
-`native.py`, compiled for this machine, which reads a tensor once. `choice.py` says which of them computes.
+Three implementations of one interface, equal to the last count: `reference.py` in plain torch, for every tensor;
+`native.py`, C compiled for this processor, and `inductor.py`, which torch's own compiler makes for a GPU, read a tensor
+once. `choice.py` says which of them computes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from ..kinds import Kind
 from . import reference
 from .choice import CHOICE, LARGE
+from .inductor import Inductor
 from .looks import Engaged, Sums
 from .native import Native, Reach
 from .plan import Plan
@@ -23,6 +25,7 @@ __all__ = [
     "Reach",
     "Sums",
     "described",
+    "described_cuda",
     "engaged",
     "magnitude",
     "maximum",
@@ -100,6 +103,17 @@ def described() -> str:
     return CHOICE.described()
 
 
-def _native(tensor: torch.Tensor) -> Native | None:
+def described_cuda() -> str:
+    """Return one line that says which kernels compute on CUDA, or would.
+
+    Raises:
+        InputError: the environment asks for what there is not.
+    """
+    return CHOICE.described_cuda()
+
+
+def _native(tensor: torch.Tensor) -> Native | Inductor | None:
     # What compiles a model traces through here: it is to find nothing but torch.
-    return CHOICE.ready(tensor.numel()) if not torch.compiler.is_compiling() and tensor.is_cpu else None
+    if torch.compiler.is_compiling():
+        return None
+    return CHOICE.ready(tensor.numel()) if tensor.is_cpu else CHOICE.ready_on(tensor)

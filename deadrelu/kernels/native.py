@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import math
-from itertools import pairwise
 from typing import Any
 
 import torch
 
-from ..kinds import Kind
+from ..kinds import Interval, Kind
 from .looks import Engaged, Sums
 from .plan import Plan
+from .roles import is_memory, rounded, steps
 
 _CELLS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _TOP, _POSITIVE, _RECTIFIED, _INTERVALS, _MAGNITUDE, _SQUARES, _REACH = range(7)
@@ -116,9 +116,9 @@ class Native:
         return not self._add(ctypes.addressof(look), data, rows.data_ptr(), marks, threads)
 
 
-def _found(op: int, tensor: torch.Tensor, plan: Plan, intervals: tuple[tuple[float, float], ...] = ()) -> Look | None:
+def _found(op: int, tensor: torch.Tensor, plan: Plan, intervals: tuple[Interval, ...] = ()) -> Look | None:
     """Return how to look at a tensor, worked out once for each shape, dtype and strides; None if it cannot be done."""
-    if not _is_memory(tensor):
+    if not (tensor.is_cpu and is_memory(tensor)):
         return None
     key = (op, intervals, tensor.dtype, tensor.shape, tensor.stride())
     try:
@@ -128,63 +128,25 @@ def _found(op: int, tensor: torch.Tensor, plan: Plan, intervals: tuple[tuple[flo
         return look
 
 
-def _is_memory(tensor: torch.Tensor) -> bool:
-    """True if the elements of a tensor lie at its address as they are."""
-    return (
-        (type(tensor) is torch.Tensor or type(tensor) is torch.nn.Parameter)
-        and tensor.dtype in _CELLS
-        and tensor.is_cpu
-        and tensor.layout is torch.strided
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not (tensor.is_neg() or tensor.is_nested or tensor._is_zerotensor() or torch.compiler.is_compiling())
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
-
-
-def _look(op: int, tensor: torch.Tensor, plan: Plan, intervals: tuple[tuple[float, float], ...]) -> Look | None:
+def _look(op: int, tensor: torch.Tensor, plan: Plan, intervals: tuple[Interval, ...]) -> Look | None:
     """Return how to look at tensors like this one; None if it cannot be done."""
-    shape = tuple(tensor.shape)
-    if plan.expand is not None:
-        try:
-            tensor = tensor.detach().view(plan.expand)
-        except RuntimeError:  # a copy would be needed
-            return None
-    if tuple(tensor.shape) != plan.shape or not tensor.numel() or len(intervals) > 2 or math.prod(shape) >= _LONGEST:
+    if not tensor.numel() or len(intervals) > 2 or tensor.numel() >= _LONGEST:
         return None
-    strides = tensor.stride()
-    steps = [
-        _step([(plan.shape[i], strides[i]) for i in axes], ordered=axes is not plan.positions)
-        for axes in (plan.batch, plan.units, plan.positions)
-    ]
-    bounds = _bounds(intervals, tensor.dtype, op)
-    if None in steps or bounds is None:
+    strides, bounds = steps(tensor, plan), _bounds(intervals, tensor.dtype, op)
+    if strides is None or bounds is None:
         return None
-    return Look(_CELLS[tensor.dtype], op, plan.sample_count, plan.unit_count, plan.position_count, *steps, *bounds)
-
-
-def _step(axes: list[tuple[int, int]], *, ordered: bool) -> int | None:
-    """Return the stride with which one index runs through all of these (size, stride), outermost first; or None."""
-    axes = [(size, stride) for size, stride in axes if size != 1]
-    if not ordered:
-        axes.sort(key=lambda axis: -axis[1])
-    for (_, outer), (size, inner) in pairwise(axes):
-        if outer != size * inner:
-            return None
-    return axes[-1][1] if axes else 0
+    return Look(_CELLS[tensor.dtype], op, plan.sample_count, plan.unit_count, plan.position_count, *strides, *bounds)
 
 
 def _bounds(
-    intervals: tuple[tuple[float, float], ...], dtype: torch.dtype, op: int
+    intervals: tuple[Interval, ...], dtype: torch.dtype, op: int
 ) -> tuple[tuple[float, float], tuple[float, float]] | None:
     """Return the lower and the upper ends as native.c wants them: NaN is no end, and an interval above inf is none."""
+    found = rounded(intervals, dtype)
+    if found is None:
+        return None
     ends = []
-    for low, high in intervals:
-        # torch compares in the dtype of the tensor
-        rounded = torch.tensor((low, high), dtype=torch.float64, device="cpu").to(dtype).tolist()
-        if any(math.isinf(end) and not math.isinf(given) for end, given in zip(rounded, (low, high), strict=True)):
-            return None
-        low, high = rounded
+    for low, high in found:
         if op == _INTERVALS and low == -math.inf and high != math.inf:
             low = math.nan
         ends.append((low, math.nan if high == math.inf else high))

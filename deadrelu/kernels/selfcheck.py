@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
-from ..kinds import KINDS
+from ..kinds import KINDS, Kind
 from . import reference
-from .looks import Sums
+from .formulas import BYTE, Formula, in_order
+from .looks import Engaged, Sums
 from .native import Native
 from .plan import Plan
+from .roles import POSITION, SAMPLE, UNIT
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _EXACT = ("count", "samples", "top", "largest")
+_SIZES = {SAMPLE: 5, BYTE: 8, UNIT: 37, POSITION: 270}
 _KINDS = (KINDS["relu"], KINDS["gelu"], KINDS["relu6"])
 
 
@@ -69,3 +74,47 @@ def _agrees(native: Native, z: torch.Tensor, plan: Plan) -> bool:
     rectified = native.engaged(finite, KINDS["relu"], plan, sums, rectified=True)
     expected_sum = reference.magnitude(finite.relu(), KINDS["relu"], plan)
     return rectified is not None and torch.allclose(sums.magnitude, expected_sum, rtol=1e-5, atol=0)
+
+
+def strange(formula: Formula, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return a tensor for a formula, small, with ties, infinities, NaN, and a unit of nothing but NaN."""
+    sizes = [_SIZES[role] for role in formula.roles]
+    z = torch.arange(torch.Size(sizes).numel(), dtype=torch.float64, device=device).mul_(12.9898).sin_().mul_(9)
+    for every, value in ((17, 0.0), (53, torch.nan), (41, torch.inf), (43, -torch.inf)):
+        z[::every] = value
+    z = z.reshape(sizes)
+    if UNIT in formula.roles:
+        z.select(formula.roles.index(UNIT), 1).fill_(torch.nan)
+    return z.to(dtype)
+
+
+def agrees(
+    run: Callable[[list[torch.Tensor]], Sequence[torch.Tensor]], formula: Formula, z: torch.Tensor, *, near: bool
+) -> torch.Tensor:
+    """Return whether a compiled function of a formula finds what the reference does, a bool on the device.
+
+    Near: sums are compared, too. Those of the reference are in the dtype of z, and may be infinite for it.
+    """
+    roles, units = formula.roles, z.shape[formula.roles.index(UNIT)] if UNIT in formula.roles else 1
+    samples = tuple(i for i, role in enumerate(roles) if role in (SAMPLE, BYTE))
+    axes = [tuple(i for i, role in enumerate(roles) if role == each) for each in (UNIT, POSITION)]
+    plan = Plan(None, axes[0], samples, axes[1], tuple(z.shape))
+    found, expected = Sums(units, z.device), Sums(units, z.device)
+    given = run([z, *(getattr(found, row) for row in formula.rows)])
+    same = []
+    kind = Kind("", intervals=formula.intervals)
+    if formula.name in ("engaged", "rectified"):
+        marks = in_order(given[0], roles, plan.sample_count, units)
+        known = reference.engaged(z, kind, plan, expected).fired
+        same.append((Engaged(marks, plan.sample_count).fired == known).all())
+    elif formula.name == "maximum":
+        found.top.copy_(given[0].reshape(units))
+        expected.top.copy_(reference.maximum(z, plan))
+    elif formula.name == "squares":
+        reference.squares(z, plan, expected)
+    if formula.name in ("rectified", "magnitude"):
+        expected.magnitude.add_(reference.magnitude(z.clamp(min=0) if formula.name == "rectified" else z, kind, plan))
+    for name in ("count", "samples", "top", "largest", *(("magnitude", "square") if near else ())):
+        rtol = 1e-5 if name in ("magnitude", "square") else 0
+        same.append(getattr(found, name).isclose(getattr(expected, name), rtol=rtol, atol=0, equal_nan=True).all())
+    return torch.stack(same).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,28 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from elements import CASES, KIND_LIST, assert_engaged, assert_sizes, sums
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import indices, layouts
-from tensors import DTYPES, IMAGES_ONLY, MEMORY, SHAPES, Array, inside, matrix, plain, values, with_strange_units
+from tensors import DTYPES, IMAGES_ONLY, MEMORY, inside, matrix, plain, values, with_strange_units
 
-from deadrelu.kernels import Plan, Sums, reference
+from deadrelu.kernels import Plan, reference
 from deadrelu.kernels.choice import Choice
 from deadrelu.kernels.native import Native
 from deadrelu.kinds import INF, KINDS, Kind
 from deadrelu.tracing.layout import BATCH, UNIT, Layout, plan
-
-KIND_LIST = (
-    KINDS["relu"],
-    KINDS["relu6"],
-    KINDS["hardshrink"],
-    KINDS["logsigmoid"],
-    KINDS["gelu"],
-    KINDS["hardtanh"],
-    Kind("everything", intervals=((-INF, INF),)),  # all but -inf and NaN
-    Kind("both ends open", intervals=((-INF, -1.0), (1.0, INF))),
-)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -56,51 +44,11 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     torch.set_num_threads(before)
 
 
-def sums(units: int) -> Sums:
-    return Sums(units, CPU)
-
-
-def assert_engaged(native: Native, z: torch.Tensor, flat: Array, kind: Kind, made: Plan) -> None:
-    """Compare with `flat`, the same elements as (samples, positions, units)."""
-    to = sums(made.unit_count)
-    seen = native.engaged(z, kind, made, to)
-    assert seen is not None
-    on = inside(kind, flat, z.dtype)
-    np.testing.assert_array_equal(to.count, on.sum((0, 1)))
-    np.testing.assert_array_equal(to.samples, on.any(1).sum(0))
-    np.testing.assert_array_equal(seen.fired, on.any(1))
-    np.testing.assert_array_equal(to.top, np.fmax.reduce(flat.reshape(-1, flat.shape[-1])))
-
-
-def assert_sizes(native: Native, z: torch.Tensor, flat: Array, made: Plan) -> None:
-    to, rows = sums(made.unit_count), flat.reshape(-1, flat.shape[-1])
-    near = 1e-13 if z.dtype == torch.float64 else 2e-7
-    assert native.magnitude(z, made, to)
-    np.testing.assert_allclose(to.magnitude, np.abs(rows).sum(0), rtol=near)
-    assert native.squares(z, made, to)
-    with np.errstate(invalid="ignore"):
-        np.testing.assert_allclose(to.square, np.square(rows).sum(0), rtol=1e-13)
-    np.testing.assert_array_equal(to.largest, np.fmax(0, np.fmax.reduce(np.abs(rows))))
-    rectified = sums(made.unit_count)
-    seen = native.engaged(z, KINDS["relu"], made, rectified, rectified=True)
-    assert seen is not None
-    assert seen.rectified
-    np.testing.assert_allclose(rectified.magnitude, np.maximum(rows, 0).sum(0), rtol=near)
-    np.testing.assert_array_equal(rectified.count, (rows > 0).sum(0))
-    highest = native.maximum(z, made)
-    assert highest is not None
-    np.testing.assert_array_equal(highest, np.fmax.reduce(rows))
-
-
 def one_stride(z: torch.Tensor, made: Plan) -> bool:
     """True if the positions of a sample and unit are equally far apart in memory, in some order."""
     at = torch.as_strided(torch.arange(z.untyped_storage().nbytes() // z.element_size()), z.shape, z.stride())
     first = at[tuple(slice(None) if i in made.positions else 0 for i in range(z.ndim))].flatten().sort().values
     return len(first) < 3 or len(first.diff().unique()) == 1
-
-
-CASES = [(shape, unit, memory) for (shape, unit), memory in itertools.product(SHAPES, MEMORY)]
-CASES += [(shape, unit, memory) for (shape, unit), memory in itertools.product(SHAPES, IMAGES_ONLY) if len(shape) == 4]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
