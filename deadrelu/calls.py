@@ -134,6 +134,11 @@ def in_backward() -> bool:
     return bool(torch._C._current_graph_task_id() != -1)
 
 
+def in_capture() -> bool:
+    """True while a CUDA graph is captured: nothing may wait, and replays run no hooks. Only where CUDA is in use."""
+    return torch.cuda.is_current_stream_capturing()
+
+
 def in_transform() -> bool:
     """True where a forward pass is traced, exported or transformed, or computes nothing: it is no training."""
     return (

@@ -8,12 +8,14 @@ step's end, in few operations, and nothing but O(units) is kept until the window
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from .transfers import Transfer
 
 Array = NDArray[np.float64]
 QUANTITIES = ("weight", "decay", "bias", "upstream", "input", "margin", "std", "own", "kick", "rate", "turn")
@@ -140,17 +142,25 @@ class Captured:
         self._pending.append(values)
         self._places.append((number, row, columns, over))
 
-    def close(self) -> Captures:
-        """Return the captures since the last call: one transfer from the device."""
-        steps, pending, places = self._steps, self._pending, self._places
+    def close(self) -> Callable[[], Captures]:
+        """Return what tells the captures since the last call, once they are on the host: one transfer.
+
+        To be asked before there is another site, and before the captures that follow.
+        """
+        steps, places, numbers = self._steps, self._places, Transfer(self._pending) if self._pending else None
         self._steps, self._pending, self._places = [], [], []
+        return lambda: self._measured(steps, places, numbers)
+
+    def _measured(
+        self, steps: list[int], places: list[tuple[int, int, slice, float]], numbers: Transfer | None
+    ) -> Captures:
         plan = self._plan
         if plan.places != places or plan.shape != (len(steps), _ROWS, self.units):  # they are the same most of the time
             plan = self._plan = Plan(places, len(steps), self.units)
         table = np.empty(plan.shape)
         table.fill(np.nan)
-        if pending:
-            table.put(plan.index, _host(pending))
+        if numbers is not None:
+            table.put(plan.index, numbers.array())
             for number, row, columns, over in plan.divided:
                 table[number, row, columns] /= over
         with np.errstate(over="ignore", invalid="ignore"):  # a run that explodes overflows here, too
@@ -195,15 +205,6 @@ class Plan:
             if row == _BIAS:
                 self.seen[i, columns] = True
         self.complete = bool(self.seen.all())
-
-
-def _host(tensors: Sequence[torch.Tensor]) -> Array:
-    """Return the elements of all tensors, one after the other."""
-    if all(tensor.is_cpu for tensor in tensors):
-        return np.concatenate([tensor.numpy() for tensor in tensors], axis=None, dtype=np.float64)
-    if len({tensor.device for tensor in tensors}) == 1:
-        return torch.cat([tensor.flatten() for tensor in tensors]).cpu().double().numpy()
-    return np.concatenate([tensor.flatten().cpu().double().numpy() for tensor in tensors])
 
 
 def _mean_std(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

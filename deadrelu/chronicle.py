@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,25 @@ from .trajectories import Trajectories
 from .windows import Observed, Slot, Window
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Left:
+    """What a window has left, on its way to the host.
+
+    Attributes:
+        captures, rates: of its captured steps.
+        largest: the largest learning rates.
+        observed: of its steps.
+        counted, counts: of the sites with these names.
+    """
+
+    captures: Callable[[], Captures]
+    rates: Array
+    largest: dict[tuple[int, int], float]
+    observed: Callable[[], Observed]
+    counted: list[str]
+    counts: Callable[[], list[UnitCounts]]
 
 
 class Chronicle:
@@ -63,6 +83,7 @@ class Chronicle:
         self._largest: dict[tuple[int, int], float] = {}  # learning rates of the last window
         self._counted: dict[str, UnitCounts] = {}  # of the last window
         self._last: tuple[Observed, tuple[Death, ...], tuple[Death, ...], tuple[Event, ...]] | None = None
+        self._left: Left | None = None
         self._known = (0, 0)  # sites, and those that are followed, when it was asked where they stand
         self._stand = np.empty(0, np.intp), np.empty(0, np.intp)
         self._resumed: dict[str, dict[str, NDArray[Any]]] = {}
@@ -110,14 +131,30 @@ class Chronicle:
         waiting &= self.quiet & ~self.lives.dead
         return int(self.lives.silence()[waiting].min()) if waiting.any() else None
 
-    def look(self, explain: Callable[[list[Death]], None]) -> list[Event]:
-        """Take in the window that ends, and return what happened in it; `explain` may add to the deaths in it."""
+    def close(self) -> bool:
+        """End the window, so that its numbers leave for the host; returns whether they are there already.
+
+        `look` takes them in: before there is another site, and before the window that follows ends.
+        """
         captures, rates = self._drift.close()
-        self._largest = self._drift.groups.largest
+        largest = self._drift.groups.largest
         self._drift.groups.next_window()
-        observed = self._window.close()
+        counted = [slot for slot in self._window.slots.values() if slot.counter.samples]
+        counts = SiteCounter.leaving([slot.counter for slot in counted])
+        for slot in counted:
+            slot.counter.clear()
+        names = [slot.site.name for slot in counted]
+        self._left = Left(captures, rates, largest, self._window.close(), names, counts)
+        return not self._window.distant
+
+    def look(self, explain: Callable[[list[Death]], None]) -> list[Event]:
+        """Take in the window that has ended, and return what happened in it; `explain` may add to the deaths in it."""
+        left, self._left = self._left, None
+        assert left is not None
+        captures, rates, observed = left.captures(), left.rates, left.observed()
+        self._largest = left.largest
         self._grow()
-        self._count()
+        self._count(dict(zip(left.counted, left.counts(), strict=True)))
         turns = self.lives.update(observed.steps, observed.fired, observed.samples)
         self._follow(captures, rates, observed)
         self.quiet = ~np.logical_or.reduce(observed.fired)
@@ -197,15 +234,12 @@ class Chronicle:
                 if death.site == slot.site.name and death.revived is None:
                     self._held[slot.start + death.unit] = death
 
-    def _count(self) -> None:
-        slots = [slot for slot in self._window.slots.values() if slot.counter.samples]
-        self._counted = {}
-        for slot, counts in zip(slots, SiteCounter.hosts([slot.counter for slot in slots]), strict=True):
-            name = slot.site.name
-            self.counts[name] = self._counted[name] = counts
+    def _count(self, counted: dict[str, UnitCounts]) -> None:
+        self._counted = counted
+        for name, counts in counted.items():
+            self.counts[name] = counts
             fed, seen = self._fed.get(name, (0, 0))
             self._fed[name] = (fed + counts.active_samples, seen + counts.samples)
-            slot.counter.clear()
 
     def _known_rates(self) -> Array:
         rates = np.full(self._window.units, np.nan)

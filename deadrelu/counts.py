@@ -5,8 +5,9 @@ They merge by + or max, so that calls, batches, windows and ranks are one operat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from .kernels import Engaged, Plan, Sums, engaged, magnitude, squares
 from .kinds import Kind
+from .transfers import Transfer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,42 +189,63 @@ class SiteCounter:
 
     @staticmethod
     def hosts(counters: Sequence[SiteCounter]) -> list[UnitCounts]:
-        """Return the counts of some sites on the host, for which each device is waited for once."""
-        found: dict[int, UnitCounts] = {}
-        for device in {counter.device for counter in counters}:
-            there = [counter for counter in counters if counter.device == device]
-            rows = _together([counter._sums.rows for counter in there])
+        """Return the counts of some sites on the host, for which their devices are waited for together."""
+        return SiteCounter.leaving(counters)()
+
+    @staticmethod
+    def leaving(counters: Sequence[SiteCounter]) -> Callable[[], list[UnitCounts]]:
+        """Return what tells the counts as they are now, once they are on the host; the counters may go on."""
+        if not counters:
+            return list
+        tallies = [counter._tally() for counter in counters]
+        transfer = Transfer([counter._sums.rows for counter in counters], 1)
+
+        def counts() -> list[UnitCounts]:
+            rows = transfer.array()
             whole = np.rint(rows[:2]).astype(np.int64)
             np.fmax(rows[4], np.square(rows[5]), out=rows[4])  # tiny squares may have vanished
-            start = 0
-            for counter in there:
-                part = slice(start, start + counter.units)
-                found[id(counter)] = counter._told(rows[:, part], whole[:, part])
-                start = part.stop
-        return [found[id(counter)] for counter in counters]
+            ends = np.cumsum([tally.units for tally in tallies]).tolist()
+            parts = [slice(end - tally.units, end) for tally, end in zip(tallies, ends, strict=True)]
+            return [t.counts(rows[:, part], whole[:, part]) for t, part in zip(tallies, parts, strict=True)]
 
-    def _told(self, rows: NDArray[np.float64], whole: NDArray[np.int64]) -> UnitCounts:
+        return counts
+
+    def _tally(self) -> Tally:
+        alone = None if self._alone is None else self._alone.fired.sum(0)  # of a forward pass that is under way
+        return Tally(self.units, self.samples, self.positions, self._output_positions, self._grad_positions, alone)
+
+
+class Tally(NamedTuple):
+    """What a site's counter knows beside its sums.
+
+    Attributes:
+        units, samples, positions: of the site, and seen.
+        outputs, gradients: positions of which these were seen.
+        alone: samples that are to be taken from those that fired, (units,); None for none.
+    """
+
+    units: int
+    samples: int
+    positions: int
+    outputs: int
+    gradients: int
+    alone: torch.Tensor | None
+
+    def counts(self, rows: NDArray[np.float64], whole: NDArray[np.int64]) -> UnitCounts:
         """Return the counts, from the rows of the sums (6, units), and the whole numbers of the first two."""
         _, _, top, size, square, grad_max = rows
         active, samples = whole
-        if self._alone is not None:  # of a forward pass that is under way
-            samples = samples - self._alone.fired.sum(0).cpu().numpy()
-        seen = self._grad_positions > 0
+        if self.alone is not None:
+            samples = samples - self.alone.cpu().numpy()
+        seen = self.gradients > 0
         return UnitCounts(
             samples=self.samples,
             positions=self.positions,
             active=active,
             active_samples=samples,
             max_z=top,
-            magnitude=size if self._output_positions else np.full_like(size, np.nan),
+            magnitude=size if self.outputs else np.full_like(size, np.nan),
             grad_square=square if seen else None,
             grad_max=grad_max if seen else None,
-            grad_positions=self._grad_positions,
+            grad_positions=self.gradients,
         )
-
-
-def _together(rows: Sequence[torch.Tensor]) -> NDArray[np.float64]:
-    """Return the sums of sites on one device, (6, units) each, side by side on the host."""
-    if rows[0].is_cpu:
-        return np.concatenate([part.numpy() for part in rows], 1, dtype=np.float64)
-    return torch.cat(list(rows), 1).cpu().double().numpy()

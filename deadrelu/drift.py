@@ -228,7 +228,7 @@ class Drift:
             if len(f.drawn) >= _SHAPES:
                 del f.drawn[next(iter(f.drawn))]
             layout = tracing.refit(f.layout, tuple(out.shape), self._batch)
-            f.drawn[key] = Picks.draw(tracing.plan(layout), self._generator, out.device) if layout else None
+            f.drawn[key] = Picks.draw(tracing.plan(layout), self._generator) if layout else None
         return f.drawn[key]
 
     def take(self, site: Site, z: torch.Tensor, active: torch.Tensor, pairs: int) -> None:
@@ -310,8 +310,8 @@ class Drift:
             self._rates.append(np.array([self.groups.peak(f.feeder.weight) for f in self.followers.values()]))
         self.groups.next_peak()
 
-    def close(self) -> tuple[Captures, NDArray[np.float64]]:
-        """Return the captures since the last call, on the host, and the learning rates.
+    def close(self) -> tuple[Callable[[], Captures], NDArray[np.float64]]:
+        """Return what tells the captures since the last call, once they are on the host, and the learning rates.
 
         These are (captures, 2, units): the largest one of the weight's since the capture before, and that of the update
         that followed; NaN if no optimizer holds it.

@@ -18,6 +18,7 @@ from torch import nn
 from .kernels import Plan
 
 ROWS = 64
+_HOST = torch.device("cpu")  # where indices are worked out, whatever the default device
 _PLACES = 4
 """Shapes of tensors in which the rows are found again, for one shape of the output."""
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -139,7 +140,7 @@ class Picks:
     """Which (sample, position) pairs of a tensor are the reference rows.
 
     Attributes:
-        index: per axis that is no unit axis, one index per row.
+        index: per axis that is no unit axis, one index per row, on the host.
         unit_axis: the axis of the units.
         whole: every row is one of them.
     """
@@ -150,22 +151,24 @@ class Picks:
     _places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
 
     @classmethod
-    def draw(cls, plan: Plan, generator: torch.Generator, device: torch.device) -> Picks | None:
+    def draw(cls, plan: Plan, generator: torch.Generator) -> Picks | None:
         """Draw rows at random; None if the units do not lie along one axis of the tensor as it is, or of one row."""
         if plan.expand is not None or len(plan.units) != 1 or not plan.batch:
             return None
         if plan.sample_count * plan.position_count < 2:  # of which there is no deviation, and so no margin
             return None
         if plan.sample_count <= ROWS and not plan.positions and len(plan.batch) == 1:
-            return cls({plan.batch[0]: torch.arange(plan.sample_count, device=device)}, plan.units[0], whole=True)
+            return cls({plan.batch[0]: torch.arange(plan.sample_count, device=_HOST)}, plan.units[0], whole=True)
         rows = min(ROWS, plan.sample_count * plan.position_count)
         # Few samples and several positions of each: a convolution's input is padded once per sample.
         few = rows if not plan.positions else min(plan.sample_count, 16)
-        chosen = torch.randint(plan.sample_count, (few,), generator=generator).repeat(-(-rows // few))[:rows]
+        chosen = torch.randint(plan.sample_count, (few,), generator=generator, device=_HOST).repeat(-(-rows // few))[
+            :rows
+        ]
         index = {}
         for axis in (*plan.batch, *plan.positions):
-            drawn = torch.randint(plan.shape[axis], (rows,), generator=generator)
-            index[axis] = (chosen if axis in plan.batch else drawn).to(device)
+            drawn = torch.randint(plan.shape[axis], (rows,), generator=generator, device=_HOST)
+            index[axis] = chosen if axis in plan.batch else drawn
         return cls(index, plan.units[0])
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -173,7 +176,8 @@ class Picks:
         if self.whole:
             return tensor.T if self.unit_axis == 0 else tensor
         if type(tensor) is not torch.Tensor:  # its elements may lie elsewhere
-            picked = tensor[tuple(self.index.get(axis, slice(None)) for axis in range(tensor.ndim))]
+            index = {axis: at.to(tensor.device) for axis, at in self.index.items()}
+            picked = tensor[tuple(index.get(axis, slice(None)) for axis in range(tensor.ndim))]
             return picked.T if self.unit_axis == 0 else picked
         return self._found((tensor.shape, tensor.stride()), Places.rows, self, tensor)
 
@@ -214,23 +218,23 @@ class Places:
     def rows(cls, picks: Picks, tensor: torch.Tensor) -> Places:
         """Work out where the rows of a tensor like this one lie."""
         units, step = tensor.shape[picks.unit_axis], tensor.stride(picks.unit_axis)
-        index = (torch.arange(units, device=tensor.device) * step)[None]
+        index = (torch.arange(units, device=_HOST) * step)[None]
         for axis, at in picks.index.items():
             index = index + at[:, None] * tensor.stride(axis)
         span = _span(tensor)
-        return cls(_small(index, span), None, tuple(index.shape), span)
+        return cls(_there(_small(index, span), tensor), None, tuple(index.shape), span)
 
     @classmethod
     def patches(cls, conv: Convolution, picks: Picks, x: torch.Tensor) -> Places:
         """Work out where the patches of an input like x lie, (samples, channels, *positions)."""
-        dims, axes, device = len(conv.kernel_size), sorted(picks.index), x.device
+        dims, axes = len(conv.kernel_size), sorted(picks.index)
         rows = len(picks.index[axes[0]])
         shape = (rows, x.shape[1], *conv.kernel_size)
         at = picks.index[axes[0]].reshape(-1, *([1] * (dims + 1))) * x.stride(0)
-        at = at + torch.arange(x.shape[1], device=device).reshape(1, -1, *([1] * dims)) * x.stride(1)
-        outside = torch.zeros((), dtype=torch.bool, device=device)
+        at = at + torch.arange(x.shape[1], device=_HOST).reshape(1, -1, *([1] * dims)) * x.stride(1)
+        outside = torch.zeros((), dtype=torch.bool, device=_HOST)
         for d in range(dims):
-            taps = torch.arange(conv.kernel_size[d], device=device) * conv.dilation[d]
+            taps = torch.arange(conv.kernel_size[d], device=_HOST) * conv.dilation[d]
             before, after = _padding(conv, d)
             place = picks.index[axes[1 + d]][:, None] * conv.stride[d] - before + taps
             size = x.shape[2 + d]
@@ -240,7 +244,8 @@ class Places:
             at = at + _inside(place, size, conv.padding_mode).reshape(broad) * x.stride(2 + d)
         beyond = outside.expand(shape).flatten().nonzero()[:, 0]
         span = _span(x)
-        return cls(_small(at.expand(shape), span), beyond if len(beyond) else None, shape, span)
+        index = _there(_small(at.expand(shape), span), x)
+        return cls(index, _there(beyond, x) if len(beyond) else None, shape, span)
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rows of a tensor, copied."""
@@ -258,6 +263,11 @@ def _span(tensor: torch.Tensor) -> int:
 def _small(index: torch.Tensor, span: int) -> torch.Tensor:
     """Return an index, flat, in as few bytes as will do."""
     return index.flatten().to(torch.int32 if span < 1 << 31 else torch.int64)
+
+
+def _there(index: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """Return an index on the device of a tensor, for which nobody waits."""
+    return index.to(tensor.device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)

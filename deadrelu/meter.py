@@ -1,7 +1,8 @@
 """Meter: how much of a training's time the monitor takes, by clocks that can be read at its own calls.
 
 On a CPU what a call of the monitor's takes is its cost. On a CUDA device its kernels run later: events in the stream
-tell how long the device was busy between the first and the last of a call, read when the window is read anyway.
+tell how long the device was busy between the first and the last of a call. Those that it has not come to when they are
+to be read are left for the next time: nobody waits.
 """
 
 from __future__ import annotations
@@ -72,14 +73,12 @@ class Meter:
         if not self.steps:
             return float("nan")
         shares = [BESIDE * self._own / (self._plain / self.steps * steps)] if self._plain else [float("inf")]
-        if self._spans:
-            torch.cuda.synchronize(self.device)
-            own, whole = _elapsed(self._events), _elapsed(self._spans)
-            plain = max(whole - own, 1e-9) / len(self._spans) * steps
-            shares.append(own / plain)
+        passed = _passed(self._spans)
+        if passed:
+            own, whole = _elapsed(_passed(self._events)), _elapsed(passed)
+            shares.append(own / max(whole - own, 1e-9) * self.steps / steps)
         self._own = self._plain = 0.0
         self.steps = 0
-        self._events, self._spans = [], []
         return max(shares)
 
     def _clocks(self) -> tuple[float, float]:
@@ -88,11 +87,18 @@ class Meter:
         return now, self._own if self._since is None else self._own + now - self._since
 
     def _mark(self) -> Any:
-        if self.device is None or self.device.type != "cuda":
+        if self.device is None or self.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
             return None
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(self.device))
         return event
+
+
+def _passed(pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Take away the pairs of events that the device has come to, which are the first ones, and return them."""
+    count = next((i for i, (_, end) in enumerate(pairs) if not end.query()), len(pairs))
+    passed, pairs[:] = pairs[:count], pairs[count:]
+    return passed
 
 
 def _elapsed(pairs: list[tuple[Any, Any]]) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from .calls import in_capture
 from .chronicle import Chronicle
 from .deaths import Death, Event
 from .drift import Drift
@@ -116,7 +117,7 @@ class Monitor:
         self.strict = strict
         self._on_event, self._stop_when = on_event, stop_when
         self._warned = False
-        self._looked = 0
+        self._looked = self._ended = 0
         optimizers = _listed(optimizer)
         self._schedule = Schedule(every=every, length=window, bound=max_overhead)
         self._meter = None if max_overhead is None else Meter()
@@ -132,9 +133,11 @@ class Monitor:
             self._schedule,
             optimizers,
             guard=self._guarded,
-            full=self._look,
+            full=self._full,
+            arrived=self._look,
             idle=self._nothing_updated,
             unseen=self._nothing_seen,
+            unmet=self._nothing_met,
             meter=self._meter,
             rest=None if self._meter is None else lambda: self._taps.rest(),
             wake=None if self._meter is None else lambda: self._taps.wake(),
@@ -258,10 +261,15 @@ class Monitor:
     # -- steps and windows ---------------------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.cuda._initialized and in_capture():
+            return
         self._taps.compiled.collect()
         self._stepper.before_update()
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.cuda._initialized and in_capture():
+            self._nothing_seen()
+            return
         self._updated()
         self._stepper.after_update(optimizer)
 
@@ -276,18 +284,35 @@ class Monitor:
             self._nothing_seen()
 
     def _nothing_seen(self) -> None:
-        if not self._warned:
-            self._warned = True
-            if self._taps.compiled.unhooked:
-                self._warn(
-                    "nothing is seen of the model: it, or another of its class, was compiled before the monitor was "
-                    "there, and that code is used again; construct the monitor before a compiled model is first "
-                    "called, or call torch.compiler.reset() after constructing it"
-                )
-                return
+        if self._warned:
+            return
+        self._warned = True
+        if torch.cuda._initialized and in_capture():
+            self._warn(
+                "a step becomes a CUDA graph: nothing is seen of its replays, which run no hooks; let some steps run "
+                'without the graph, or let torch.compile(model, mode="reduce-overhead") make the graphs, which are seen'
+            )
+        elif self._taps.compiled.unhooked:
+            self._warn(
+                "nothing is seen of the model: it, or another of its class, was compiled before the monitor was "
+                "there, and that code is used again; construct the monitor before a compiled model is first "
+                "called, or call torch.compiler.reset() after constructing it"
+            )
+        else:
             self._warn(
                 "an update came without a forward pass that counts; expected one in training mode with gradients: "
                 "pass the model that is called, and construct the monitor before a compiled model is first called"
+            )
+
+    def _nothing_met(self) -> None:
+        """A step ends, and no activation was met in it or before."""
+        missed = self._taps.scout.uncalled
+        if missed and not self._warned:
+            self._warned = True
+            self._warn(
+                f"a step has ended in which no activation was met, not {missed[0]} either: what runs is not the code "
+                "of the modules (a graph made of them by torch.cuda.make_graphed_callables or torch.fx, or their "
+                "functions called by themselves); let the modules run, or pass the model that does"
             )
 
     def _nothing_updated(self, *, several: bool = True) -> None:
@@ -300,13 +325,20 @@ class Monitor:
                 "step is compiled do not run)"
             )
 
-    def _look(self) -> None:
-        if not len(self._window):
-            return
+    def _full(self) -> bool:
+        """A window ends; returns whether it has been looked at."""
         self._adapt()
+        self._ended = self.steps
+        near = self._chronicle.close()
+        if near:
+            self._look()
+        return near
+
+    def _look(self) -> None:
+        """What the last window left is on the host."""
         events = self._chronicle.look(self._explain)
         several = any(len(event.units) > 1 and event.kind != "revival" for event in events)
-        self._schedule.end_window(self._stepper.number, self._chronicle.kick, several or self._chronicle.sinks)
+        self._schedule.end_window(self._ended, self._chronicle.kick, several or self._chronicle.sinks)
         if self.steps >= _LONG and any(slot.ring[0].type == "cpu" for slot in self._window.slots.values()):
             prepare()
         self._recording.window(lambda: self.last_window, self._stepper.samples)
@@ -338,10 +370,14 @@ class Monitor:
 
     def _look_now(self) -> None:
         """Look before the window is full; not between two micro-batches, whose step is not over."""
+        stop_when, self._stop_when = self._stop_when, None
+        self._guarded(self._look_at_all)()
+        self._stop_when = stop_when
+
+    def _look_at_all(self) -> None:
         if not self._stepper.open:
-            stop_when, self._stop_when = self._stop_when, None
-            self._guarded(self._look)()
-            self._stop_when = stop_when
+            self._stepper.look()
+        self._stepper.settle()
 
     def _finish(self) -> None:
         if self._stepper.updated:
@@ -349,7 +385,8 @@ class Monitor:
         self._stop_when = None
         if not self.steps and self._taps.compiled.state.passed >= 0:
             self._nothing_updated(several=False)
-        self._look()
+        self._stepper.look()
+        self._stepper.settle()
         self._recording.end(self.report)
 
     # -- safety --------------------------------------------------------------------------------------------------

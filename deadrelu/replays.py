@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .batches import tensors_in
+from .counts import SiteCounter
 from .deaths import Death
 from .feeders import Own
 from .guards import Hook
@@ -142,7 +143,8 @@ class Replay:
             watcher.begin(tensors, self._batch_dim, rows)
             module(*batch.args, **batch.kwargs)
             watcher.end()
-        return {name: counter.host().active > 0 for name, counter in watcher.counters.items()}
+        counts = SiteCounter.hosts(list(watcher.counters.values()))
+        return {name: seen.active > 0 for name, seen in zip(watcher.counters, counts, strict=True)}
 
 
 class Replays:

@@ -7,7 +7,7 @@ risen, and those that are captured anyway; the oldest that no silent unit waits 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -207,9 +207,13 @@ class Snapshots:
                 heir.size += kept
 
 
-def _clones(tensors: list[nn.Parameter]) -> list[torch.Tensor]:
+def _clones(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     with torch.no_grad():
-        return list(map(torch.clone, tensors))
+        if all(tensor.is_cpu for tensor in tensors):
+            return list(map(torch.clone, tensors))
+        clones = list(map(torch.empty_like, tensors))
+        torch._foreach_copy_(clones, list(tensors))  # where each clone would be a launch
+        return clones
 
 
 def _bytes(tensors: Iterable[torch.Tensor]) -> int:

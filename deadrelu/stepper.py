@@ -25,6 +25,9 @@ from .snapshots import FIRST, Snapshots
 from .tracing import Layout
 from .windows import Live, Met, Slot, Window
 
+LAG = 8
+"""Steps after which what a window has left is looked at, where it comes to the host by itself: more than the host is
+ahead of a device, and always as many, so that what is decided then does not depend on who is faster."""
 IDLE = 256
 """Forward passes of one step after which it is said that no update came; more than anyone accumulates."""
 
@@ -37,9 +40,10 @@ class Stepper:
         schedule: which steps are observed, and which captured.
         optimizers: what updates the parameters; without any, `end_update` is called by the user.
         guard: wraps what goes into hooks.
-        full: called when a window is full.
-        idle, unseen: called when so many forward passes came without an update that one was forgotten; when compiled
-            code runs without our hooks.
+        full: called when a window is full; returns whether what it left is on the host already.
+        arrived: called when it is, as far as that takes longer.
+        idle, unseen, unmet: called when so many forward passes came without an update that one was forgotten; when
+            code runs without our hooks; when a step has ended and no site was met yet.
         meter: told of when steps begin and end, None to measure nothing.
         rest, wake: called when nothing will be observed for some steps, and before it is; None if that may not be.
 
@@ -52,7 +56,7 @@ class Stepper:
         thorough: this step is captured.
         patience: forward passes without an update after which `idle` is told.
         idle: called then.
-        unseen: called when compiled code runs that has no hooks.
+        unseen: called when code runs that has no hooks.
         resting: no forward pass is followed at present, and steps are counted by their updates.
     """
 
@@ -66,9 +70,11 @@ class Stepper:
         optimizers: list[Optimizer],
         *,
         guard: Callable[[Callable[..., Any]], Callable[..., Any]],
-        full: Callable[[], None],
+        full: Callable[[], bool],
+        arrived: Callable[[], None],
         idle: Callable[[], None],
         unseen: Callable[[], None],
+        unmet: Callable[[], None],
         meter: Meter | None = None,
         rest: Callable[[], None] | None = None,
         wake: Callable[[], None] | None = None,
@@ -81,7 +87,9 @@ class Stepper:
         self._schedule, self._meter = schedule, meter
         self._rest, self._wake = (rest, wake) if len(optimizers) == 1 else (None, None)
         self.resting = False
-        self._guard, self._full, self.idle, self.unseen = guard, full, idle, unseen
+        self._guard, self._full, self._arrived = guard, full, arrived
+        self.idle, self.unseen, self._unmet = idle, unseen, unmet
+        self._due = -1  # after so many steps the last window is looked at
         self._early = False
         self._batch = 0
         self._rows: int | None = None
@@ -116,6 +124,7 @@ class Stepper:
 
     def found(self, site: Site, layout: Layout, nearest: str | None, *, fed: bool) -> None:
         """A traced forward pass met a site."""
+        self.settle()  # what is on its way knows of no new one
         self._drift.follow(site, layout, nearest, fed=fed, capturing=self.thorough)
 
     def ran(self, path: str, module: nn.Module, x: Any, out: Any) -> None:
@@ -142,16 +151,17 @@ class Stepper:
     def compiled(self, lives: Iterable[Live], rows: int | None) -> None:
         """Compiled code has kept what the sites have reached in its forward passes of this step, on so many samples."""
         if self.observing:
-            for live in lives:
-                slot = self._window.slots.get(live.site.name) or self._window.slot(live.site, live.blank)
-                self._window.take(slot, live.parts, rows if live.batched and rows is not None else 1)
+            slots, known = self._window.slots, list(lives)
+            places = [slots.get(live.site.name) or self._place(live.site, live.blank) for live in known]
+            samples = [rows if live.batched and rows is not None else 1 for live in known]
+            self._window.take(zip(places, known, samples, strict=True))
 
     def observe(self, site: Site, kind: Kind, z: torch.Tensor, plan: Plan) -> None:
         """An activation is about to run on z."""
         if not self.observing:
             return
         plain = z.detach()
-        slot = self._window.slots.get(site.name) or self._window.slot(site, plain)
+        slot = self._window.slots.get(site.name) or self._place(site, plain)
         top = self._window.observe(slot, kind, plain, plan, self._rows)
         if self.thorough or slot.wants_counts:
             active = slot.counter.counted(plain, kind, plan, self._rows, top=top)
@@ -159,6 +169,10 @@ class Stepper:
                 slot.captured = True
                 self._drift.take(site, z, active, plan.sample_count * plan.position_count)
                 self._measure_gradient(site, z, plan)
+
+    def _place(self, site: Site, z: torch.Tensor) -> Slot:
+        self.settle()
+        return self._window.slot(site, z)
 
     def observe_replay(self, site: Site, z: torch.Tensor, plan: Plan) -> None:
         """A checkpointed block runs again in backward: its gradients are measured there."""
@@ -227,6 +241,8 @@ class Stepper:
                 self._drift.after_update(self.number)
                 self.let_go()
             self._window.end_step()
+            if not self._window.slots:
+                self._unmet()
         self.thorough = self.observing = False
         self.open = self.updated = self._early = False
         self.forwards = 0
@@ -237,8 +253,10 @@ class Stepper:
     def _count_step(self) -> None:
         """A step has ended: look at a window that is full, and rest until the next step that is observed."""
         self.number += 1
+        if self.number == self._due:
+            self.settle()
         if not self.resting and self._schedule.full(self.number, len(self._window)):
-            self._full()
+            self.look()
         rests = self._rest is not None and not self._schedule.observes(self.number)
         if rests and not self.resting and self._rest is not None:
             self._edits.pause()
@@ -246,6 +264,18 @@ class Stepper:
         elif self.resting and not rests and self._wake is not None:
             self._wake()
         self.resting = rests
+
+    def look(self) -> None:
+        """End the window, and look at it as soon as what it left is on the host without a wait."""
+        self.settle()
+        if len(self._window) and not self._full():
+            self._due = self.number + max(1, min(LAG, self._schedule.room // 2))
+
+    def settle(self) -> None:
+        """Look at the window that has ended last, if that is still to come."""
+        if self._due >= 0:
+            self._due = -1
+            self._arrived()
 
     def let_go(self) -> None:
         """Take the hooks of this step back."""

@@ -8,7 +8,7 @@ Memory is O(units) times the length of the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from typing import Protocol
@@ -21,6 +21,7 @@ from .counts import SiteCounter
 from .kernels import Plan, maximum, reach, top
 from .kinds import Kind
 from .sites import Site
+from .transfers import Transfer
 
 _LOOK = 8
 """Steps after which every unit is looked at for NaN on a CPU, where looking is free of waiting but not of time."""
@@ -200,15 +201,20 @@ class Window:
             slot.seen_at, slot.samples = k, call.samples
             touched.append(slot)
 
-    def take(self, slot: Slot, reached: Sequence[torch.Tensor], samples: int) -> None:
-        """Take in what compiled code has kept of a site in this step, on so many samples: reach, and largest z."""
-        row = slot.rows[len(self._steps) - 1]
-        for place, part in zip(row.chunk(len(reached)), reached, strict=True):
-            place.copy_(part)
-        slot.compiled = True
-        if not slot.samples:
-            self._touched.append(slot)
-        slot.seen_at, slot.samples = len(self._steps) - 1, samples
+    def take(self, kept: Iterable[tuple[Slot, Live, int]]) -> None:
+        """Take in what compiled code has kept of some sites in this step, each on so many samples."""
+        k = len(self._steps) - 1
+        places: list[torch.Tensor] = []
+        parts: list[torch.Tensor] = []
+        for slot, live, samples in kept:
+            places += slot.rows[k].chunk(len(live.parts))
+            parts += live.parts
+            slot.compiled = True
+            if not slot.samples:
+                self._touched.append(slot)
+            slot.seen_at, slot.samples = k, samples
+        if parts:
+            torch._foreach_copy_(places, parts)  # one launch for all sites
 
     def observe(self, slot: Slot, kind: Kind, z: torch.Tensor, plan: Plan, batch: int | None) -> torch.Tensor | None:
         """Take in the reach of one call, z detached; several calls in a step are one observation.
@@ -229,7 +235,7 @@ class Window:
         if rows > slot.samples:
             slot.samples = rows
         plain = plan.plain and kind.positive and not self._careful
-        if plain and first and z.dtype == target.dtype and not plan.slender:
+        if plain and first and z.dtype == target.dtype and not (plan.slender and z.is_cpu):
             written = reach(z, plan, target)
             if written is None or not written.into(z, target.data_ptr()):
                 torch.amax(z, plan.over, out=target)
@@ -281,37 +287,52 @@ class Window:
                 if ring.device.type == "cpu" and bool(ring[max(0, k - _LOOK) : k].isnan().any()):
                     self._careful, self._unsure = True, k
 
-    def close(self) -> Observed:
-        """Return what was observed and begin a new window: the one place that waits for the device."""
-        k = len(self._steps)
-        reach, top = self._host(k)
-        slots = self.slots.values()
+    @property
+    def distant(self) -> bool:
+        """What was observed comes to the host while the training goes on."""
+        return any(ring.is_cuda for ring in self._rings.values())
+
+    def close(self) -> Callable[[], Observed]:
+        """Begin a new window; returns what tells of this one, once it is on the host.
+
+        To be asked once, before there is another site, and before the window that follows is closed.
+        """
+        k, slots = len(self._steps), self.slots.values()
+        sent = {where: Transfer([ring[:k]], 0) for where, ring in self._rings.items()}
         counted = np.array([slot.counted[:k] for slot in slots], np.int64).reshape(len(slots), k)
         samples = counted.T.repeat([slot.site.units for slot in slots], 1)
         for slot in slots:
-            if slot.compiled and slot.site.units:
-                samples[np.isneginf(top[:, slot.units]).all(1), slot.units] = 0
             slot.counted[:k] = [0] * k
             slot.seen_at = -1
             slot.rare, slot.captured = not slot.captured, False
-        if not self._careful or self._unsure:
-            self._doubt(reach, top, samples, self._unsure if self._careful else k)
-        steps = np.array(self._steps, np.int64)
         for ring in self._rings.values():
             ring.fill_(-torch.inf)
-        self._steps = []
+        steps, sure = np.array(self._steps, np.int64), self._unsure if self._careful else k
+        self._steps, self._unsure = [], 0
         self.counted = False
+        return lambda: self._observed(sent, steps, samples, sure)
+
+    def _observed(
+        self, sent: dict[Ring, Transfer], steps: NDArray[np.int64], samples: NDArray[np.int64], sure: int
+    ) -> Observed:
+        """Return what has arrived; in the first `sure` steps NaN hid what else there was."""
+        reach, top = self._host(sent, len(steps))
+        for slot in self.slots.values():
+            if slot.compiled and slot.site.units:
+                samples[np.isneginf(top[:, slot.units]).all(1), slot.units] = 0
+        if sure:
+            self._doubt(reach, top, samples, sure)
         with np.errstate(invalid="ignore"):
             fired = reach > self._low
         return Observed(steps, top, fired, samples)
 
-    def _host(self, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return reach and largest z of the first steps, (steps, units) each; one array if they are the same."""
+    def _host(self, sent: dict[Ring, Transfer], steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return reach and largest z, (steps, units) each; one array if they are the same."""
         if len(self._low) != self.units:
             self._low = np.zeros(self.units)
             for slot in self.slots.values():
                 self._low[slot.units] = slot.low
-        rings = {where: np.array(ring[:steps].cpu().numpy(), float) for where, ring in self._rings.items()}
+        rings = {where: transfer.array() for where, transfer in sent.items()}
         if len(rings) == 1 and all(slot.site.kind.positive for slot in self.slots.values()):
             (kept,) = rings.values()  # whose columns are the units in order
             return kept, kept
@@ -329,11 +350,11 @@ class Window:
 
         Until the first NaN is met, the largest z is taken, which is NaN if a single one is.
         """
-        self._unsure = 0
         if not math.isnan(np.maximum.reduce(reach[:sure], axis=None, initial=-np.inf)):
             return
         nan = np.isnan(reach[:sure])
-        self._careful = True
+        if not self._careful:  # nor was it in the steps that have come since
+            self._careful, self._unsure = True, len(self._steps)
         if sure < len(reach):
             nan &= ~np.isnan(reach[sure])
         for array, value in ((reach, -np.inf), (top, -np.inf), (samples, 0)):

@@ -62,11 +62,12 @@ def test_parts_sum_to_the_change(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     with deadrelu.Monitor(model, optimizer, window=10, strict=True) as monitor:
         close = monitor._drift.close
 
-        def keep() -> tuple[Captures, NDArray[np.float64]]:
-            found, rates = close()
+        def keep() -> tuple[Callable[[], Captures], NDArray[np.float64]]:
+            captures, rates = close()
+            found = captures()
             for site in found.columns:
                 seen.setdefault(site, []).append(found.of(site)[1])
-            return found, rates
+            return lambda: found, rates
 
         monkeypatch.setattr(monitor._drift, "close", keep)
         for _ in range(40):
@@ -91,7 +92,13 @@ def test_own_parts_against_a_copy_of_the_weights(monkeypatch: pytest.MonkeyPatch
     old = copy.deepcopy(layer)
     with deadrelu.Monitor(model, window=2, strict=True) as monitor:
         close, kept = monitor._drift.close, []
-        monkeypatch.setattr(monitor._drift, "close", lambda: kept.append(close()) or kept[-1])
+
+        def keep() -> tuple[Callable[[], Captures], NDArray[np.float64]]:
+            captures, rates = close()
+            kept.append((captures(), rates))
+            return lambda: kept[-1][0], rates
+
+        monkeypatch.setattr(monitor._drift, "close", keep)
         model(x)
         with torch.no_grad():
             layer.weight += torch.randn_like(layer.weight)
@@ -146,7 +153,7 @@ def test_patches_give_the_output_of_a_convolution(conv: nn.Module) -> None:
     x = torch.randn(5, 4, *([7, 6, 5][:dims]))
     y = conv(x).detach()
     plan = Plan(None, (1,), (0,), tuple(range(2, y.ndim)), tuple(y.shape))
-    picks = Picks.draw(plan, torch.Generator().manual_seed(0), y.device)
+    picks = Picks.draw(plan, torch.Generator().manual_seed(0))
     made = feeder("conv", conv, y.shape[1])
     assert picks is not None
     assert made is not None

@@ -174,6 +174,8 @@ class Compiled:
             if live is None:
                 live = Live(tap.site, plan.unit_count, bool(plan.batch), tap.dtype, tap.device)
                 self.lives[tap.site.name] = live
+                for part in live.parts:  # or code that writes them could not become a CUDA graph
+                    torch._dynamo.mark_static_address(part, guard=False)
             calls.append(Call(tap.kind, one, live))
         return calls
 
@@ -214,6 +216,9 @@ class Compiled:
     def _verify(self) -> None:
         """See once whether the code that runs has the hooks that it should have: it may be older than they are."""
         if self._verified == self.state.epoch or not self.lives:
+            return
+        far = not next(iter(self.lives.values())).blank.is_cpu
+        if self.unhooked and far and not self._sink.thorough:  # said already; to look again is to wait for the device
             return
         if any(bool((part != -torch.inf).any()) for live in self.lives.values() for part in live.parts):
             self._verified, self.unhooked = self.state.epoch, False

@@ -64,7 +64,8 @@ class Beat:
         self.slot, self.samples, self.marks, self.alone = slot, plan.sample_count, marks, alone
         self._plan, self._over = plan, plan.over
         # Written straight into the row where the reduction can; None: by way of another tensor.
-        self._dtype = None if plan.slender else slot.ring[1]
+        device, dtype = slot.ring
+        self._dtype = None if plan.slender and device.type == "cpu" else dtype
         self.reach: Reach | None = None
         self._asked = False
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..batches import tensors_in
-from ..calls import in_backward, in_transform
+from ..calls import in_backward, in_capture, in_transform
 from .calling import Calling
 from .compiled import Compiled
 from .express import Express
@@ -159,6 +159,9 @@ class Taps:
         if in_backward() or not (shadow or self._count_eval or (module.training and torch.is_grad_enabled())):
             return
         if in_transform():
+            return
+        if torch.cuda._initialized and in_capture():  # asked by a name, for every pass comes here
+            self._sink.unseen()
             return
         batch = self._rows(args, kwargs)
         if module is not self._model:

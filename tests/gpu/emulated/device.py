@@ -87,7 +87,9 @@ class Device:
         memories: dict[int, torch.Tensor] = {}
         with torch._C.DisableTorchFunction():
             below = _mapped(args, lambda value: self._below(value, op, given, memories))
-            options = {key: _mapped(value, lambda v: self._below(v, op, given, memories)) for key, value in kwargs.items()}
+            options = {
+                key: _mapped(value, lambda v: self._below(v, op, given, memories)) for key, value in kwargs.items()
+            }
             out = self._drawn(op, below, options)
             for host, tensor in given.values():
                 if host.shape != tensor.shape:  # what it was to be written into was too small, or empty

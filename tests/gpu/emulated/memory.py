@@ -58,9 +58,6 @@ class Memory:
 
     def __init__(self) -> None:
         self.live = self.peak = 0
-        self._next = _START
-        self._held: dict[int, tuple[torch.UntypedStorage, Any]] = {}
-        self._deleter = _Deleter(self._free)
 
     def adopt(self, host: torch.Tensor) -> torch.Tensor:
         """Return a tensor on the device with the values, sizes and strides of a host tensor that nobody else has."""
@@ -68,11 +65,11 @@ class Memory:
         length = max(1, storage.nbytes() // item)
         managed = _Managed()
         shape, strides = (ctypes.c_int64 * 1)(length), (ctypes.c_int64 * 1)(1)
-        address, self._next = self._next, self._next + -(-max(1, storage.nbytes()) // _GRAIN) * _GRAIN
+        address = _address(storage.nbytes())
         dtype = _Type(_code(host.dtype), 8 * item, 1)
         managed.array = _Array(address, _Device(_CUDA, 0), 1, dtype, shape, strides, 0)
-        managed.context, managed.deleter = address, self._deleter
-        self._held[address] = storage, (managed, shape, strides)
+        managed.context, managed.deleter = address, _free
+        _held[address] = self, storage, (managed, shape, strides)
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
         flat = torch._C._from_dlpack(_capsule(ctypes.addressof(managed), b"dltensor", None))
@@ -80,7 +77,7 @@ class Memory:
 
     def host(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the host tensor that is a tensor of the device."""
-        storage, _ = self._held[tensor.untyped_storage().data_ptr()]
+        _, storage, _ = _held[tensor.untyped_storage().data_ptr()]
         whole = torch.empty(0, dtype=tensor.dtype)
         return whole.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
 
@@ -89,9 +86,23 @@ class Memory:
         """Return the tensor of the device that is this view of the memory of `base`."""
         return _over(base, host)
 
-    def _free(self, managed: Any) -> None:
-        storage, _ = self._held.pop(managed.contents.context)
-        self.live -= storage.nbytes()
+
+_held: dict[int, tuple[Memory, torch.UntypedStorage, Any]] = {}
+_ends = [_START]
+
+
+def _address(size: int) -> int:
+    """Return an address that no tensor has had."""
+    start = _ends[0]
+    _ends[0] = start + -(-max(1, size) // _GRAIN) * _GRAIN
+    return start
+
+
+@_Deleter
+def _free(managed: Any) -> None:
+    """The last tensor of some memory is gone: it may outlast the device."""
+    memory, storage, _ = _held.pop(managed.contents.context)
+    memory.live -= storage.nbytes()
 
 
 def _over(base: torch.Tensor, host: torch.Tensor) -> torch.Tensor:
