@@ -19,6 +19,7 @@ from .deaths import Death, Event
 from .drift import Drift
 from .edits import Edits
 from .events import death_events, revival_events
+from .layer_states import LayerStates
 from .lifetimes import NEVER, Lifetimes, Turn
 from .risks import Risks
 from .schedule import Schedule
@@ -40,6 +41,7 @@ class Left:
         largest: the largest learning rates.
         observed: of its steps.
         counted, counts: of the sites with these names.
+        layers: what is recorded of the layers, None if it is not.
     """
 
     captures: Callable[[], Captures]
@@ -48,6 +50,7 @@ class Left:
     observed: Callable[[], Observed]
     counted: list[str]
     counts: Callable[[], list[UnitCounts]]
+    layers: LayerStates | None
 
 
 class Chronicle:
@@ -84,6 +87,7 @@ class Chronicle:
         self._counted: dict[str, UnitCounts] = {}  # of the last window
         self._last: tuple[Observed, tuple[Death, ...], tuple[Death, ...], tuple[Event, ...]] | None = None
         self._left: Left | None = None
+        self._layers: LayerStates | None = None
         self._known = (0, 0)  # sites, and those that are followed, when it was asked where they stand
         self._stand = np.empty(0, np.intp), np.empty(0, np.intp)
         self._resumed: dict[str, dict[str, NDArray[Any]]] = {}
@@ -131,9 +135,10 @@ class Chronicle:
         waiting &= self.quiet & ~self.lives.dead
         return int(self.lives.silence()[waiting].min()) if waiting.any() else None
 
-    def close(self) -> bool:
+    def close(self, update: Update | None, *, recorded: bool) -> bool:
         """End the window, so that its numbers leave for the host; returns whether they are there already.
 
+        Recorded: its `summary` will be asked for, with what there is of the layers; `update` is the last one kept.
         `look` takes them in: before there is another site, and before the window that follows ends.
         """
         captures, rates = self._drift.close()
@@ -144,7 +149,8 @@ class Chronicle:
         for slot in counted:
             slot.counter.clear()
         names = [slot.site.name for slot in counted]
-        self._left = Left(captures, rates, largest, self._window.close(), names, counts)
+        layers = LayerStates(self._drift.followers, update) if recorded else None
+        self._left = Left(captures, rates, largest, self._window.close(), names, counts, layers)
         return not self._window.distant
 
     def look(self, explain: Callable[[list[Death]], None]) -> list[Event]:
@@ -152,7 +158,7 @@ class Chronicle:
         left, self._left = self._left, None
         assert left is not None
         captures, rates, observed = left.captures(), left.rates, left.observed()
-        self._largest = left.largest
+        self._largest, self._layers = left.largest, left.layers
         self._grow()
         self._count(dict(zip(left.counted, left.counts(), strict=True)))
         turns = self.lives.update(observed.steps, observed.fired, observed.samples)
@@ -179,10 +185,11 @@ class Chronicle:
         groups = self._drift.groups
         several = len({o for o, _ in groups.rates}) > 1
         largest = self._largest or groups.rates
+        layers = self._layers or LayerStates(self._drift.followers, update)
         return Summary(
             first=int(observed.steps[0]),
             last=int(observed.steps[-1]),
-            sites=tuple(self._site(slot, top, update) for slot in self._window.slots.values()),
+            sites=tuple(self._site(slot, top, layers) for slot in self._window.slots.values()),
             rates={f"{o}/{g}" if several else str(g): rate for (o, g), rate in largest.items()},
             dead_fraction=self.dead_fraction(),
             deaths=died,
@@ -190,16 +197,13 @@ class Chronicle:
             events=events,
         )
 
-    def _site(self, slot: Slot, top: Array, update: Update | None) -> SiteSummary:
+    def _site(self, slot: Slot, top: Array, layers: LayerStates) -> SiteSummary:
         site, units, name = slot.site, slot.units, slot.site.name
         unknown = np.full(site.units, np.nan)
         counts = self._counted.get(name)
         flow = None
         if counts is not None and counts.grad_square is not None:
             flow = np.sqrt(counts.grad_square / counts.grad_positions)
-        follower = self._drift.followers.get(name)
-        bias = None if follower is None or follower.feeder.bias is None else follower.feeder.bias.detach()
-        weight = None if follower is None else (follower.inner or follower.feeder).weight
         return SiteSummary(
             site=name,
             op=site.kind.name,
@@ -212,8 +216,8 @@ class Chronicle:
             grad_flow=flow,
             max_z=top[units],
             margin=self._paths.margin(name).copy() if name in self._paths else None,
-            bias=None if bias is None else bias.double().cpu().numpy(),
-            update_ratio=None if update is None or weight is None else update.ratio(weight),
+            bias=layers.bias(name),
+            update_ratio=layers.ratio(name),
         )
 
     def _grow(self) -> None:

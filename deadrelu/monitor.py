@@ -329,7 +329,7 @@ class Monitor:
         """A window ends; returns whether it has been looked at."""
         self._adapt()
         self._ended = self.steps
-        near = self._chronicle.close()
+        near = self._chronicle.close(self._snapshots.newest, recorded=self._recording.on)
         if near:
             self._look()
         return near

@@ -35,6 +35,11 @@ class Recording:
 
             self._writer = RecordWriter(log_dir, writer)
 
+    @property
+    def on(self) -> bool:
+        """There is one."""
+        return self._writer is not None
+
     def window(self, summary: Callable[[], Summary | None], samples: int) -> None:
         """Add the window that has ended, after so many samples."""
         if self._writer is not None:

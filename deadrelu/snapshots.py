@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from .batches import tensors_in
@@ -77,19 +75,13 @@ class Update:
     size: int = 0
     places: dict[int, int] = field(default_factory=dict)
 
-    def ratio(self, weight: torch.Tensor) -> NDArray[np.float64] | None:
-        """Return |W' - W| / |W| of each unit (the first axis) of a parameter, (units,); None if it is not among them.
-
-        NaN where W is zero.
-        """
+    def lengths(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """Return |W' - W| and |W| of each unit (the first axis) of a parameter, (2, units); None if it was not kept."""
         at = self.places.get(id(weight))
         if at is None:
             return None
         before, after = self.before[at].double().flatten(1), self.after[at].double().flatten(1)
-        lengths = torch.stack(((after - before).norm(dim=1), before.norm(dim=1))).cpu().numpy()
-        ratio: NDArray[np.float64] = np.full(len(before), np.nan)
-        np.divide(lengths[0], lengths[1], out=ratio, where=lengths[1] > 0)
-        return ratio
+        return torch.stack(((after - before).norm(dim=1), before.norm(dim=1)))
 
 
 class Snapshots:

@@ -241,7 +241,7 @@ class Stepper:
                 self._drift.after_update(self.number)
                 self.let_go()
             self._window.end_step()
-            if not self._window.slots:
+            if not self._window.slots and self._batch:
                 self._unmet()
         self.thorough = self.observing = False
         self.open = self.updated = self._early = False

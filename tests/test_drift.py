@@ -173,7 +173,7 @@ def test_picks_find_rows_whatever_the_strides(shape: tuple[int, ...], units: int
     torch.manual_seed(3)
     first, *others = (axis for axis in range(len(shape)) if axis != units)
     plan = Plan(None, (units,), (first,), tuple(others), shape)
-    picks = Picks.draw(plan, torch.Generator().manual_seed(0), torch.device("cpu"))
+    picks = Picks.draw(plan, torch.Generator().manual_seed(0))
     assert picks is not None
     x = torch.randn(shape)
     for tensor in (x, x.mT.contiguous().mT, x[:1].expand(shape), torch.randn(2 * x.numel())[1::2].view(shape)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,7 @@ class Gpu:
 
     def held(self) -> int:
         """Return the bytes that are allocated."""
+        gc.collect()
         return torch.cuda.memory_allocated()
 
     @contextmanager

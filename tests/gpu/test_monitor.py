@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 import deadrelu
+from deadrelu.record.reader import read_run
 from deadrelu.stepper import LAG
 
 from .conftest import Gpu
@@ -88,12 +88,16 @@ def test_short_windows(gpu: Gpu, window: int) -> None:
 
 
 def test_not_a_number(gpu: Gpu) -> None:
-    """NaN in a few samples hides no largest z for longer than on the CPU, though it is seen later."""
-    trainings = [Training("mlp", device, options={}, lr=0.0) for device in ("cuda", "cpu")]
-    for training in trainings:
-        training.x[3, 5] = torch.nan
-        training.run(STEPS)
-    assert trainings[0].told() == trainings[1].told()
+    """NaN in a sample is seen when a window is looked at; from then on the others are told of, which are silent."""
+    training = Training("mlp", "cuda", options={})
+    training.model[0].bias.data[2] = -100.0
+    training.x[:, 5] = torch.nan
+    for step in range(STEPS):
+        training.model(training.x[step % 16])
+        training.optimizer.step()  # without gradients: the weights stay
+    (death,) = [d for d in training.monitor.deaths if d.site == "1"]
+    assert (death.unit, death.born_dead) == (2, True)
+    assert death.confirmed < 50 + LAG + 50
 
 
 def test_what_would_have_spared_the_units(gpu: Gpu) -> None:
@@ -103,7 +107,7 @@ def test_what_would_have_spared_the_units(gpu: Gpu) -> None:
         training = Training("mlp", device, options={}, lr=1e-2)
         training.edited = ()
         training.run(40)
-        training.optimizer.param_groups[0]["lr"] = 300.0
+        training.optimizer.param_groups[0]["lr"] = 3000.0
         training.run(1)
         training.optimizer.param_groups[0]["lr"] = 1e-2
         training.run(90)
@@ -116,13 +120,12 @@ def test_what_would_have_spared_the_units(gpu: Gpu) -> None:
 
 def test_a_record(gpu: Gpu, tmp_path: Path) -> None:
     """It is written, and tells what the monitor does."""
-    training = Training("mlp", "cuda", options={"log_dir": tmp_path})
-    training.run(120)
+    training = Training("mlp", "cuda", options={"log_dir": tmp_path}, lr=1e-3)
+    training.run(120, gpu.silent)
     training.monitor.close()
-    from deadrelu.record.reader import read_report
-
-    report = read_report(tmp_path)
-    assert json.loads(json.dumps(report.to_dict()))["samples"] == 120 * 64
+    report = read_run(tmp_path).report
+    assert report is not None
+    assert report.samples == 120 * 64
 
 
 def test_a_bound_on_the_overhead(gpu: Gpu) -> None:
@@ -158,7 +161,7 @@ def test_a_batch_twice_as_large_takes_no_more(gpu: Gpu) -> None:
             with_and_without.append(gpu.held())
             del training
         kept.append(with_and_without[1] - with_and_without[0])
-    assert abs(kept[1] - kept[0]) < 4096
+    assert abs(kept[1] - kept[0]) < 16_384  # the places of the reference rows in it
 
 
 def test_an_audit(gpu: Gpu) -> None:

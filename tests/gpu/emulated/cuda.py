@@ -20,7 +20,7 @@ _FUSED = ("aten::_foreach_", "aten::_fused_", "aten::_amp_", "aten::convolution"
 
 
 @contextmanager
-def emulated(*, lag: int = 400) -> Iterator[Device]:
+def emulated(*, lag: int = 100) -> Iterator[Device]:
     """Inside of the block there is a device cuda:0, which is `lag` kernels behind the host."""
     device = Device(lag)
     rest, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")

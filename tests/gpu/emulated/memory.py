@@ -69,7 +69,7 @@ class Memory:
         dtype = _Type(_code(host.dtype), 8 * item, 1)
         managed.array = _Array(address, _Device(_CUDA, 0), 1, dtype, shape, strides, 0)
         managed.context, managed.deleter = address, _free
-        _held[address] = self, storage, (managed, shape, strides)
+        _held[address] = self, storage, storage.nbytes(), (managed, shape, strides)
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
         flat = torch._C._from_dlpack(_capsule(ctypes.addressof(managed), b"dltensor", None))
@@ -77,7 +77,7 @@ class Memory:
 
     def host(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the host tensor that is a tensor of the device."""
-        _, storage, _ = _held[tensor.untyped_storage().data_ptr()]
+        _, storage, *_ = _held[tensor.untyped_storage().data_ptr()]
         whole = torch.empty(0, dtype=tensor.dtype)
         return whole.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
 
@@ -87,7 +87,7 @@ class Memory:
         return _over(base, host)
 
 
-_held: dict[int, tuple[Memory, torch.UntypedStorage, Any]] = {}
+_held: dict[int, tuple[Memory, torch.UntypedStorage, int, Any]] = {}
 _ends = [_START]
 
 
@@ -101,8 +101,8 @@ def _address(size: int) -> int:
 @_Deleter
 def _free(managed: Any) -> None:
     """The last tensor of some memory is gone: it may outlast the device."""
-    memory, storage, _ = _held.pop(managed.contents.context)
-    memory.live -= storage.nbytes()
+    memory, _, size, _ = _held.pop(managed.contents.context)
+    memory.live -= size
 
 
 def _over(base: torch.Tensor, host: torch.Tensor) -> torch.Tensor:
