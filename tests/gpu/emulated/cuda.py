@@ -84,7 +84,12 @@ def patched(device: Device) -> Iterator[None]:
         "get_device_capability": lambda index=None: (8, 0),
         "Event": Bound,
     }
-    with patch.multiple(torch.cuda, **face), patch.object(torch, "empty", make):
+    random = {name: face[name] for name in ("current_device", "device_count", "_lazy_init")}
+    with (
+        patch.multiple(torch.cuda, **face),
+        patch.multiple(torch.cuda.random, **random),  # which has names of its own for these
+        patch.object(torch, "empty", make),
+    ):
         yield
 
 

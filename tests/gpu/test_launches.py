@@ -1,0 +1,57 @@
+"""What deadrelu launches in a step: one reduction for each site, and nothing else on most steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from .emulated import Device
+from .trainings import Training
+
+SITES = {"mlp": 2, "cnn": 3, "transformer": 2}
+
+
+def counted(device: Device, training: Training, steps: int) -> list[int]:
+    """Return how many kernels deadrelu has launched in each step."""
+    found = []
+    for _ in range(steps):
+        before = device.own
+        training.step()
+        found.append(device.own - before)
+    return found
+
+
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_an_ordinary_step_is_one_reduction_for_each_site(emulation: Device, net: str) -> None:
+    """Past the first 100, of which the updates are kept. ReLU6 takes two numbers of each unit, by six operations."""
+    training = Training(net, "cuda", options={}, lr=1e-3)
+    counted(emulation, training, 120)
+    own = sorted(counted(emulation, training, 40))
+    assert own[20] == (SITES[net] if net == "cnn" else 1 + 8)
+
+
+def test_the_first_steps_keep_their_updates_in_one_launch_more(emulation: Device) -> None:
+    """The parameters after the update, of all layers at once, and a copy of the inputs."""
+    training = Training("cnn", "cuda", options={}, lr=1e-3)
+    counted(emulation, training, 22)
+    assert sorted(counted(emulation, training, 20))[10] == SITES["cnn"] + 2
+
+
+def test_a_captured_step(emulation: Device) -> None:
+    """Counts, gradients, rows of each site: at one step in ten at most."""
+    training = Training("cnn", "cuda", options={}, lr=1e-3)
+    counted(emulation, training, 120)
+    own = counted(emulation, training, 30)
+    captured = [number for number in own if number > 20]
+    assert 1 <= len(captured) <= 4
+    assert max(captured) <= 60 * SITES["cnn"]
+
+
+def test_the_kept_units_of_compiled_code_are_taken_over_together(emulation: Device) -> None:
+    """One copy for all sites, one to begin anew; the reductions are in the compiled code."""
+    torch._dynamo.reset()
+    training = Training("cnn", "cuda", options={"snapshot_memory": 0}, lr=1e-3)
+    training.model.compile(backend="eager", fullgraph=True)
+    counted(emulation, training, 22)
+    assert sorted(counted(emulation, training, 20))[10] == 2
+    torch._dynamo.reset()
