@@ -243,9 +243,11 @@ class Window:
         positive = slot.site.kind.positive
         depths = target if positive else target[: slot.site.units]
         reached = z if kind.positive else depth(z, kind.intervals)
-        self._put(depths, top(z, plan) if plain else maximum(reached, plan), first)
+        # One reduction instead of several that look for NaN, each of which would be a launch.
+        largest = top if plain or (plan.plain and not (z.is_cpu or self._careful)) else maximum
+        self._put(depths, largest(reached, plan), first)
         if not positive:
-            self._put(target[slot.site.units :], maximum(z, plan), first)
+            self._put(target[slot.site.units :], largest(z, plan), first)
         return None
 
     def _put(self, target: torch.Tensor, value: torch.Tensor, first: bool) -> None:

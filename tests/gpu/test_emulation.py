@@ -79,6 +79,7 @@ WAITS: dict[str, Callable[[Tensor], Any]] = {
     "tensor": lambda t: torch.tensor([1.0, 2.0], device="cuda"),
     "as_tensor": lambda t: torch.as_tensor(1.0, device="cuda"),
     "index of the host": lambda t: t[torch.tensor([1, 2])],
+    "an element that is set": lambda t: t.__setitem__(2, 7.0),
     "synchronize": lambda t: torch.cuda.synchronize(),
     "stream": lambda t: torch.cuda.current_stream().synchronize(),
 }
@@ -87,7 +88,6 @@ SILENT: dict[str, Callable[[Tensor], Any]] = {
     "where with numbers": lambda t: torch.where(t > 2, 0.0, t),
     "masked_fill": lambda t: t.masked_fill(t > 2, 0.0),
     "index_select": lambda t: t.index_select(0, torch.zeros(2, dtype=torch.int64, device="cuda")),
-    "an element that is set": lambda t: t.__setitem__(2, 7.0),
     "copy that need not block": lambda t: torch.ones(6).to("cuda", non_blocking=True),
     "device to device": lambda t: torch.empty(6, device="cuda").copy_(t),
     "another dtype": lambda t: t.double().half(),
@@ -100,7 +100,7 @@ def test_what_waits(emulation: Device, how: str) -> None:
     WAITS[how](values())
     assert emulation.waits
     assert not emulation.waits[-1].own
-    assert "test_emulation" in emulation.waits[-1].stack[-1]
+    assert any("test_emulation" in call for call in emulation.waits[-1].stack)
 
 
 @pytest.mark.parametrize("how", SILENT)
@@ -151,6 +151,7 @@ def test_copies_that_are_taken_too_early_are_refused(emulation: Device) -> None:
 def test_times_are_known_once_events_have_passed(emulation: Device) -> None:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
+    values()
     end.record()
     with pytest.raises(RuntimeError, match="not ready"):
         start.elapsed_time(end)

@@ -15,6 +15,9 @@ import deadrelu
 from .conftest import Gpu
 from .trainings import Training, close_to
 
+# The compiler's own, where there is a GPU for which it would make code.
+pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
@@ -29,11 +32,19 @@ def compiled(net: str, device: str, **how: Any) -> Training:
     return training
 
 
+def captured(training: Training, gpu: Gpu) -> Any:
+    """Return a graph of a whole step."""
+    with gpu.capture() as graph:
+        training.forward().backward()
+        training.optimizer.step()
+    return graph
+
+
 @pytest.mark.parametrize("net", ["mlp", "cnn"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_model(gpu: Gpu, net: str, backend: str) -> None:
     """It finds the same, and waits in the first steps alone, when it looks whether the code has its hooks."""
-    found, expected = compiled(net, "cuda", backend=backend), Training(net, "cpu", options={}, lr=1e-3)
+    found, expected = compiled(net, "cuda", backend=backend), compiled(net, "cpu", backend=backend)
     found.run(120, gpu.silent)
     expected.run(120)
     close_to(found, expected, 5e-3)
@@ -64,7 +75,7 @@ def test_what_compiled_code_writes_stays_where_it_is(gpu: Gpu) -> None:
 
 def test_code_without_hooks_is_told_of_and_waited_for_no_more(gpu: Gpu) -> None:
     training = Training("mlp", "cuda")
-    training.model.compile(backend="eager")
+    training.model = torch.compile(training.model, backend="eager")
     training.run(2)
     monitor = deadrelu.Monitor(training.model, training.optimizer, strict=True)
     with pytest.warns(deadrelu.DeadReluWarning, match="compiled before the monitor"):
@@ -82,7 +93,7 @@ def test_reduced_overhead(gpu: Gpu) -> None:
     from torch._dynamo.utils import counters
 
     counters.clear()
-    found, expected = compiled("cnn", "cuda", mode="reduce-overhead"), Training("cnn", "cpu", options={}, lr=1e-3)
+    found, expected = compiled("cnn", "cuda", mode="reduce-overhead"), compiled("cnn", "cpu", backend="eager")
     found.run(120, gpu.silent)
     expected.run(120)
     close_to(found, expected, 5e-3)
@@ -101,9 +112,7 @@ def test_a_whole_step_as_a_graph(gpu: Gpu) -> None:
     torch.cuda.current_stream().wait_stream(side)
     training.optimizer.zero_grad()
     with pytest.warns(deadrelu.DeadReluWarning, match="reduce-overhead"):
-        with gpu.capture() as graph:  # noqa: PT012
-            training.forward().backward()
-            training.optimizer.step()
+        graph = captured(training, gpu)
     for _ in range(60):
         graph.replay()
     torch.cuda.synchronize()
@@ -136,3 +145,18 @@ def test_a_model_without_activations_is_nothing_to_tell_of(gpu: Gpu) -> None:
     training.optimizer = torch.optim.SGD(training.model.parameters(), lr=1e-3)
     with deadrelu.Monitor(training.model, training.optimizer, strict=True):
         training.run(3)
+
+
+def test_what_compiled_code_keeps_is_taken_over_together(gpu: Gpu) -> None:
+    """One copy for all sites, one to begin anew; the reductions are in the compiled code."""
+    if gpu.device is None:
+        pytest.skip("launches are counted on the emulated GPU")
+    training = Training("cnn", "cuda", options={"snapshot_memory": 0}, lr=1e-3)
+    training.model.compile(backend="eager", fullgraph=True)
+    training.run(22)
+    own = []
+    for _ in range(20):
+        before = gpu.device.own
+        training.step()
+        own.append(gpu.device.own - before)
+    assert sorted(own)[10] == 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from .emulated import Device
 from .trainings import Training
 
-SITES = {"mlp": 2, "cnn": 3, "transformer": 2}
+RELU6 = 7
+"""How far inside z is: two differences, their minimum, its largest and that of z, each put into its place."""
+SITES = {"mlp": 2, "cnn": 3, "transformer": 1}
 
 
 def counted(device: Device, training: Training, steps: int) -> list[int]:
@@ -23,11 +24,11 @@ def counted(device: Device, training: Training, steps: int) -> list[int]:
 
 @pytest.mark.parametrize("net", ["mlp", "cnn"])
 def test_an_ordinary_step_is_one_reduction_for_each_site(emulation: Device, net: str) -> None:
-    """Past the first 100, of which the updates are kept. ReLU6 takes two numbers of each unit, by six operations."""
+    """Past the first 100, of which the updates are kept. Of a ReLU6 two numbers are kept."""
     training = Training(net, "cuda", options={}, lr=1e-3)
     counted(emulation, training, 120)
     own = sorted(counted(emulation, training, 40))
-    assert own[20] == (SITES[net] if net == "cnn" else 1 + 8)
+    assert own[20] == (SITES[net] if net == "cnn" else 1 + RELU6)
 
 
 def test_the_first_steps_keep_their_updates_in_one_launch_more(emulation: Device) -> None:
@@ -45,13 +46,3 @@ def test_a_captured_step(emulation: Device) -> None:
     captured = [number for number in own if number > 20]
     assert 1 <= len(captured) <= 4
     assert max(captured) <= 60 * SITES["cnn"]
-
-
-def test_the_kept_units_of_compiled_code_are_taken_over_together(emulation: Device) -> None:
-    """One copy for all sites, one to begin anew; the reductions are in the compiled code."""
-    torch._dynamo.reset()
-    training = Training("cnn", "cuda", options={"snapshot_memory": 0}, lr=1e-3)
-    training.model.compile(backend="eager", fullgraph=True)
-    counted(emulation, training, 22)
-    assert sorted(counted(emulation, training, 20))[10] == 2
-    torch._dynamo.reset()

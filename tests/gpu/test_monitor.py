@@ -42,9 +42,28 @@ def test_nothing_waits_for_the_device(gpu: Gpu, net: str, dtype: torch.dtype | N
     allowed = gpu.silent
     if dtype == torch.float16 and gpu.device is None:  # there GradScaler itself waits in each step
         pytest.skip("the training waits by itself")
-    training.run(STEPS, allowed)
-    assert training.monitor.report().samples == STEPS * 64
+    training.run(115, allowed)
+    assert training.monitor.report().samples == 115 * 64
     assert training.monitor.attached
+
+
+def test_nothing_waits_for_a_batch_of_another_size(gpu: Gpu) -> None:
+    """The places of its reference rows are worked out on the host, and sent."""
+    training = cuda("cnn", lr=1e-3)
+    training.run(25)
+    for size in (63, 40, 17):
+        training.x, training.y = training.x[:, :size], training.y[:, :size]
+        training.run(30, gpu.silent)
+
+
+def test_a_step_that_the_scaler_skips_is_none(gpu: Gpu) -> None:
+    """Its update did not come: the forward passes until the next one are one step."""
+    training, updates = cuda("mlp", dtype=torch.float16, lr=1e-3), []
+    training.optimizer.register_step_post_hook(lambda *_: updates.append(None))
+    training.x[5] = torch.inf
+    training.run(40)
+    assert training.monitor.steps == len(updates) < 40
+    assert training.monitor.report().samples == 40 * 64
 
 
 def test_windows_are_looked_at_while_the_training_goes_on(gpu: Gpu) -> None:

@@ -46,7 +46,7 @@ class Tokens(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.0, batch_first=True)
-        self.body, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, CLASSES)
+        self.body, self.head = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(16, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x).mean(1))

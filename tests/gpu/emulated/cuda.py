@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ _FUSED = ("aten::_foreach_", "aten::_fused_", "aten::_amp_", "aten::convolution"
 def emulated(*, lag: int = 100) -> Iterator[Device]:
     """Inside of the block there is a device cuda:0, which is `lag` kernels behind the host."""
     device = Device(lag)
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None:  # or it would take what stands for kernels for a part of the model
+        device.run, device.copy = dynamo.disable(device.run), dynamo.disable(device.copy)  # type: ignore[method-assign]
     rest, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that these ops are done in another way now

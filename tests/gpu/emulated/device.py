@@ -19,6 +19,7 @@ _WAITING = frozenset(
     f"aten.{name}"
     for name in "_local_scalar_dense nonzero masked_select equal _unique2 unique_dim unique_consecutive".split()
 )
+_INDEXED = frozenset(f"aten.{name}" for name in "index index_put index_put_ _index_put_impl_".split())
 _MEMORY = frozenset(f"aten.{name}" for name in "empty empty_strided empty_like".split())
 _GARBAGE = 0x7F
 
@@ -73,14 +74,14 @@ class Device:
         self.memory = Memory()
         self.pinned: set[int] = set()
         self.generator = torch.Generator()
-        self._lag = lag
+        self._lag, self._known = lag, 0
         self._flights: list[Flight] = []
 
     # -- operations ----------------------------------------------------------------------------------------------
 
     def run(self, op: Any, *args: Any, **kwargs: Any) -> Any:
         """Do an operation: on the host tensors underneath."""
-        name = str(op.overloadpacket)
+        name = name_of(op)
         if name in _WAITING:
             self.wait(name)
         given: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -112,6 +113,9 @@ class Device:
         if not isinstance(value, torch.Tensor):
             return value
         if not value.is_cuda:
+            if name_of(op) in _INDEXED:
+                self.wait("an index of the host")
+                return value
             if value.ndim:
                 raise RuntimeError(
                     f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
@@ -204,7 +208,7 @@ class Device:
         """Return whether the device has come to this kernel; what was copied until then is there."""
         if self.capturing:
             raise RuntimeError("operation not permitted when stream is capturing")
-        if self.launches - number < self._lag:
+        if number > self._known and self.launches - number < self._lag:
             return False
         self._arrive(number)
         return True
@@ -218,6 +222,7 @@ class Device:
         self._arrive(self.launches if number is None else number)
 
     def _arrive(self, number: int) -> None:
+        self._known = max(self._known, number)
         for flight in [f for f in self._flights if f.number <= number]:
             self._flights.remove(flight)
             flight.target.copy_(flight.values)
@@ -230,6 +235,11 @@ class Device:
             yield
         finally:
             self.capturing = False
+
+
+def name_of(op: Any) -> str:
+    """Return the name of an operation, whichever of its forms it is."""
+    return str(op.overloadpacket)
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
