@@ -174,8 +174,6 @@ class Compiled:
             if live is None:
                 live = Live(tap.site, plan.unit_count, bool(plan.batch), tap.dtype, tap.device)
                 self.lives[tap.site.name] = live
-                for part in live.parts:  # or code that writes them could not become a CUDA graph
-                    torch._dynamo.mark_static_address(part, guard=False)
             calls.append(Call(tap.kind, one, live))
         return calls
 

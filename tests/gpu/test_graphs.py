@@ -51,7 +51,7 @@ def test_a_compiled_model(gpu: Gpu, net: str, backend: str) -> None:
 
 
 def test_what_compiled_code_writes_stays_where_it_is(gpu: Gpu) -> None:
-    """Or it could not become a CUDA graph: torch would say so, and do without."""
+    """Or it could not become a CUDA graph: torch would say so, and do without. What hooks of a module hold does."""
     static: list[bool] = []
     training = Training("cnn", "cuda", options={}, lr=1e-3)
 

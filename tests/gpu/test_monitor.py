@@ -111,12 +111,14 @@ def test_not_a_number(gpu: Gpu) -> None:
     training = Training("mlp", "cuda", options={})
     training.model[0].bias.data[2] = -100.0
     training.x[:, 5] = torch.nan
+    training.x = training.x.repeat(1, 8, 1)  # so many samples that eight steps of silence would be a death
     for step in range(STEPS):
         training.model(training.x[step % 16])
         training.optimizer.step()  # without gradients: the weights stay
     (death,) = [d for d in training.monitor.deaths if d.site == "1"]
     assert (death.unit, death.born_dead) == (2, True)
     assert death.confirmed < 50 + LAG + 50
+    assert [d.unit for d in training.monitor.deaths if not d.born_dead] == []
 
 
 def test_what_would_have_spared_the_units(gpu: Gpu) -> None:
@@ -214,16 +216,20 @@ def captured(training: Training, gpu: Gpu, *, update: bool) -> None:
             training.optimizer.step()
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["whole step", "forward and backward"])
-def test_a_step_that_becomes_a_graph_is_told_of(gpu: Gpu, whole: bool) -> None:
+@pytest.mark.parametrize("part", ["forward and backward", "whole step", "rest of a step"])
+def test_a_step_that_becomes_a_graph_is_told_of(gpu: Gpu, part: str) -> None:
     """Nothing of ours is done while it is captured, for that would end the training, and the remedy is named."""
     if gpu.device is None:
         pytest.skip("a real capture is in test_graphs.py")
     training = cuda("mlp", lr=1e-3)
     training.run(45)
+    if part == "rest of a step":
+        training.forward()
+        with torch.no_grad():
+            training.model[0].bias.add_(0)  # so that the parameters before the update are others than after the last
     launched = gpu.device.own
     with pytest.warns(deadrelu.DeadReluWarning, match="reduce-overhead"):
-        captured(training, gpu, update=whole)
+        captured(training, gpu, update=part != "forward and backward")
     assert gpu.device.own == launched
     assert training.monitor.attached
     assert training.monitor.steps == 45
