@@ -12,6 +12,7 @@ from torch import nn
 
 from .backward import backward
 from .batches import Caller, Forward, Source, prepared, source, tensors_in
+from .counts import SiteCounter
 from .errors import DataError, DeadReluError, ModelError, refused
 from .hooks import Watcher
 from .report import Coverage, Report
@@ -231,9 +232,10 @@ class _Run:
         if not self._batches:
             raise DataError("data gave no batch with a sample in it; expected at least one")
         watcher = self._watcher
+        counts = SiteCounter.hosts([watcher.counters[site.name] for site in watcher.sites])
         found = [
-            (site, watcher.counters[site.name].host(), watcher.inputs.dead(site.producers, site.units))
-            for site in watcher.sites
+            (site, counted, watcher.inputs.dead(site.producers, site.units))
+            for site, counted in zip(watcher.sites, counts, strict=True)
         ]
         sites = site_reports(found, exhaustive=exhaustive)
         if not sites:

@@ -167,7 +167,7 @@ class Monitor:
 
     @property
     def deaths(self) -> list[Death]:
-        """Every confirmed death so far, in order of confirmation."""
+        """Every confirmed death so far, in order of confirmation; windows on a GPU are looked at a few steps later."""
         return self._chronicle.deaths
 
     @property
