@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from deadrelu.kernels import Plan
+from deadrelu.kernels.formulas import Formula
 from deadrelu.kinds import Kind
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 Array = NDArray[np.float64]
+Run = Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]
 
 
 def plain(shape: tuple[int, ...], unit: int) -> Plan:
@@ -110,3 +112,8 @@ def inside(kind: Kind, value: Array, dtype: torch.dtype) -> NDArray[np.bool_]:
         under = ~np.isnan(value) if high == math.inf else value < above
         on |= over & under
     return on
+
+
+def as_written(formula: Formula, sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Run:
+    """Return the function of a formula as it stands, in place of a compiled one."""
+    return lambda given: formula.function()(*given)
