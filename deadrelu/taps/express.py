@@ -106,6 +106,8 @@ class Express:
 
     def _tell(self) -> None:
         """Tell of the calls whose shortcut was taken."""
+        if self.passage.late[0]:
+            self.passage.write()
         self._sink.met(self.passage.met)
         self.passage.met = []
 

@@ -29,19 +29,29 @@ class Passage:
         outer: the outermost module.
         careful: marks are looked at also where a single site is known.
         met: the calls whose shortcut was taken, until they are told of.
+        late: rows, and what belongs into them in another dtype, until it is written for all calls together.
     """
 
-    __slots__ = ("careful", "met", "number", "outer", "row")
+    __slots__ = ("careful", "late", "met", "number", "outer", "row")
 
     def __init__(self) -> None:
         self.number, self.row, self.careful = 0, -1, False
         self.outer: nn.Module | None = None
         self.met: list[Beat] = []
+        self.late: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
 
     def open(self, outer: nn.Module, row: int, *, careful: bool) -> None:
         """Allow shortcuts in the forward pass that begins."""
         self.number += 1
         self.outer, self.row, self.careful, self.met = outer, row, careful, []
+        if self.late[0]:  # of a pass that was interrupted
+            self.late = [], []
+
+    def write(self) -> None:
+        """Write what is late."""
+        rows, tops = self.late
+        self.late = [], []
+        torch._foreach_copy_(rows, tops)
 
     def shut(self) -> None:
         """Allow none until the next pass."""
@@ -69,13 +79,17 @@ class Beat:
         self.reach: Reach | None = None
         self._asked = False
 
-    def keep(self, z: torch.Tensor, number: int) -> None:
-        """Write the largest z of each unit into the row of that number, by torch."""
-        row = self.slot.rows[number]
+    def keep(self, z: torch.Tensor, passage: Passage) -> None:
+        """Write the largest z of each unit into the row of this passage, by torch."""
+        row = self.slot.rows[passage.row]
         if z.dtype is self._dtype:
             torch.amax(z.detach(), self._over, False, out=row)
-        else:
+        elif z.is_cpu:
             row.copy_(top(z.detach(), self._plan))
+        else:  # half precision, as of autocast: a launch less
+            rows, tops = passage.late
+            rows.append(row)
+            tops.append(top(z.detach(), self._plan))
         if not self._asked:
             self._asked = True
             self.reach = reach(z, self._plan, row)
@@ -122,7 +136,7 @@ class Shortcut(Hook):
         if asked and not marks.fit(z, closely=careful):  # type: ignore[union-attr]
             return False
         if beat.reach is None or not beat.reach.into(z, beat.slot.addresses[passage.row]):
-            beat.keep(z, passage.row)
+            beat.keep(z, passage)
         passage.met.append(beat)
         self._count = count + 1
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,17 @@ class Gpu:
         """Return the bytes that are allocated."""
         gc.collect()
         return torch.cuda.memory_allocated()
+
+    def peak(self, step: Callable[[], None]) -> int:
+        """Return the most bytes that are allocated at any time of a step, over those before it."""
+        before = torch.cuda.memory_allocated()
+        if self.device is None:
+            torch.cuda.reset_peak_memory_stats()
+            step()
+            return torch.cuda.max_memory_allocated() - before
+        self.device.memory.peak = before
+        step()
+        return self.device.memory.peak - before
 
     @contextmanager
     def capture(self) -> Iterator[Any]:

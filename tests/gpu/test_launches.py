@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from .emulated import Device
 from .trainings import Training
@@ -29,6 +30,13 @@ def test_an_ordinary_step_is_one_reduction_for_each_site(emulation: Device, net:
     counted(emulation, training, 120)
     own = sorted(counted(emulation, training, 40))
     assert own[20] == (SITES[net] if net == "cnn" else 1 + RELU6)
+
+
+def test_half_precision_takes_one_launch_more(emulation: Device) -> None:
+    """What belongs into the rows, which are float32, is written for all sites together."""
+    training = Training("cnn", "cuda", options={}, lr=1e-3, dtype=torch.bfloat16)
+    counted(emulation, training, 120)
+    assert sorted(counted(emulation, training, 40))[20] == SITES["cnn"] + 1
 
 
 def test_the_first_steps_keep_their_updates_in_one_launch_more(emulation: Device) -> None:

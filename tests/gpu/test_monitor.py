@@ -39,11 +39,11 @@ def test_the_same_is_found_as_on_the_cpu(gpu: Gpu, net: str) -> None:
 def test_nothing_waits_for_the_device(gpu: Gpu, net: str, dtype: torch.dtype | None) -> None:
     """Past step 20: ordinary steps, captured steps and the ends of windows."""
     training = cuda(net, dtype=dtype, lr=1e-3)
-    allowed = gpu.silent
     if dtype == torch.float16 and gpu.device is None:  # there GradScaler itself waits in each step
         pytest.skip("the training waits by itself")
-    training.run(115, allowed)
-    assert training.monitor.report().samples == 115 * 64
+    steps = 62 if dtype else 115  # past a window, or two
+    training.run(steps, gpu.silent)
+    assert training.monitor.report().samples == steps * 64
     assert training.monitor.attached
 
 
@@ -178,11 +178,22 @@ def test_a_batch_twice_as_large_takes_no_more(gpu: Gpu) -> None:
         for options in (None, {"snapshot_memory": 0}):
             training = Training("cnn", "cuda", options=options, lr=1e-3)
             training.x, training.y = training.x.repeat(1, times, 1, 1, 1), training.y.repeat(1, times)
-            training.run(62)
+            training.run(25)
             with_and_without.append(gpu.held())
             del training
         kept.append(with_and_without[1] - with_and_without[0])
     assert abs(kept[1] - kept[0]) < 16_384  # the places of the reference rows in it
+
+
+def test_an_ordinary_step_takes_no_memory(gpu: Gpu) -> None:
+    """At its peak it holds what the plain step holds, in which one activation alone has 40 KB."""
+    peaks = []
+    for options in (None, {"snapshot_memory": 0}):
+        training = Training("cnn", "cuda", options=options, lr=1e-3)
+        training.x, training.y = training.x.repeat(1, 4, 1, 1, 1), training.y.repeat(1, 4)
+        training.run(62)
+        peaks.append(sorted(gpu.peak(training.step) for _ in range(30))[15])
+    assert abs(peaks[1] - peaks[0]) < 4096
 
 
 def test_an_audit(gpu: Gpu) -> None:
