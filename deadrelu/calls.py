@@ -135,8 +135,8 @@ def in_backward() -> bool:
 
 
 def in_capture() -> bool:
-    """True while a CUDA graph is captured: nothing may wait, and replays run no hooks. Only where CUDA is in use."""
-    return torch.cuda.is_current_stream_capturing()
+    """True while a CUDA graph is captured: nothing may wait, and replays run no hooks."""
+    return torch.cuda._initialized and torch.cuda.is_current_stream_capturing()
 
 
 def in_transform() -> bool:

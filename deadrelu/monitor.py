@@ -24,6 +24,7 @@ from .errors import DeadReluWarning, ModelError, TrainingStopped
 from .guards import Guarded, Timed
 from .kernels import prepare
 from .meter import Meter
+from .notices import Notices
 from .recording import Recording
 from .replays import Replays
 from .report import Coverage, Report
@@ -116,7 +117,7 @@ class Monitor:
         self.attached = True
         self.strict = strict
         self._on_event, self._stop_when = on_event, stop_when
-        self._warned = False
+        self._notices = Notices(self._warn)
         self._looked = self._ended = 0
         optimizers = _listed(optimizer)
         self._schedule = Schedule(every=every, length=window, bound=max_overhead)
@@ -135,7 +136,7 @@ class Monitor:
             guard=self._guarded,
             full=self._full,
             arrived=self._look,
-            idle=self._nothing_updated,
+            idle=lambda: self._notices.not_updated(f"{IDLE} forward passes"),
             unseen=self._nothing_seen,
             unmet=self._nothing_met,
             meter=self._meter,
@@ -261,13 +262,13 @@ class Monitor:
     # -- steps and windows ---------------------------------------------------------------------------------------
 
     def _before_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if torch.cuda._initialized and in_capture():
+        if in_capture():
             return
         self._taps.compiled.collect()
         self._stepper.before_update()
 
     def _after_update(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if torch.cuda._initialized and in_capture():
+        if in_capture():
             self._nothing_seen()
             return
         self._updated()
@@ -284,46 +285,11 @@ class Monitor:
             self._nothing_seen()
 
     def _nothing_seen(self) -> None:
-        if self._warned:
-            return
-        self._warned = True
-        if torch.cuda._initialized and in_capture():
-            self._warn(
-                "a step becomes a CUDA graph: nothing is seen of its replays, which run no hooks; let some steps run "
-                'without the graph, or let torch.compile(model, mode="reduce-overhead") make the graphs, which are seen'
-            )
-        elif self._taps.compiled.unhooked:
-            self._warn(
-                "nothing is seen of the model: it, or another of its class, was compiled before the monitor was "
-                "there, and that code is used again; construct the monitor before a compiled model is first "
-                "called, or call torch.compiler.reset() after constructing it"
-            )
-        else:
-            self._warn(
-                "an update came without a forward pass that counts; expected one in training mode with gradients: "
-                "pass the model that is called, and construct the monitor before a compiled model is first called"
-            )
+        self._notices.unseen(unhooked=self._taps.compiled.unhooked)
 
     def _nothing_met(self) -> None:
-        """A step ends, and no activation was met in it or before."""
-        missed = self._taps.scout.uncalled
-        if missed and not self._warned:
-            self._warned = True
-            self._warn(
-                f"a step has ended in which no activation was met, not {missed[0]} either: what runs is not the code "
-                "of the modules (a graph made of them by torch.cuda.make_graphed_callables or torch.fx, or their "
-                "functions called by themselves); let the modules run, or pass the model that does"
-            )
-
-    def _nothing_updated(self, *, several: bool = True) -> None:
-        if not self._warned:
-            self._warned = True
-            many = f"{IDLE} forward passes" if several else "forward passes"
-            self._warn(
-                f"{many} came without an update; expected one in each step: pass the optimizer that is stepped, "
-                "Monitor(model, optimizer), or call monitor.step() after each update (the hooks of an optimizer whose "
-                "step is compiled do not run)"
-            )
+        if self._taps.scout.uncalled:
+            self._notices.unmet(self._taps.scout.uncalled[0])
 
     def _full(self) -> bool:
         """A window ends; returns whether it has been looked at."""
@@ -384,7 +350,7 @@ class Monitor:
             self._stepper.end_step()
         self._stop_when = None
         if not self.steps and self._taps.compiled.state.passed >= 0:
-            self._nothing_updated(several=False)
+            self._notices.not_updated("forward passes")
         self._stepper.look()
         self._stepper.settle()
         self._recording.end(self.report)
