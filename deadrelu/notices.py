@@ -20,9 +20,9 @@ _UNSEEN = (
     "that is called, and construct the monitor before a compiled model is first called"
 )
 _UNMET = (
-    "a step has ended in which no activation was met, not {} either: what runs is not the code of the modules (a graph "
-    "made of them by torch.cuda.make_graphed_callables or torch.fx, or their functions called by themselves); let the "
-    "modules run, or pass the model that does"
+    "a step has ended in which no activation was met, not {} either; if it should have run, what runs is not the code "
+    "of the modules (a graph made of them by torch.cuda.make_graphed_callables or torch.fx, or their functions called "
+    "by themselves): let the modules run, or pass the model that does"
 )
 _NOT_UPDATED = (
     "{} came without an update; expected one in each step: pass the optimizer that is stepped, "
