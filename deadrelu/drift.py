@@ -27,6 +27,7 @@ from . import tracing
 from .captures import INNER, MOVED, NOW, SHRUNK, STARVED, STEP, TURNED, Capture, Captured, Captures
 from .feeders import Feeder, Picks, feeder, is_layer
 from .groups import Groups
+from .intake import Intake
 from .sites import Site
 from .tracing import Layout
 
@@ -120,6 +121,7 @@ class Drift:
         self.followers: dict[str, Follower] = {}
         self.groups = Groups(model, optimizers)
         self.captured = Captured()
+        self.intake = Intake()
         self._rates: list[NDArray[np.float64]] = []
         self._modules = {path: module for module, path in tracing.module_paths(model).items()}
         self._generator = torch.Generator().manual_seed(0)

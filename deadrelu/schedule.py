@@ -77,7 +77,7 @@ class Schedule:
         if rows is not None:
             due = due and (SCRAP * rows >= self._rows or self._since >= stride + PATIENCE)
             self._rows = max(float(rows), FADE * self._rows)
-        if due or (self._calm and rates != known and _risen(rates, known)):
+        if due or (rates != known and _risen(rates, known)):
             self._since = 0
             return True
         return False

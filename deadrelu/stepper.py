@@ -113,6 +113,7 @@ class Stepper:
                 self._window.begin_step(self.number)
                 if self.thorough:
                     self._drift.arm(rows)
+                    self._drift.intake.take(self.number, module, (args, kwargs))
             if self._snapshots.refused is None and args is not None:
                 self._snapshots.begin_forward(module, args, kwargs, self.thorough or self.number < FIRST)
                 if self._early or not self._optimizers:

@@ -96,6 +96,7 @@ class Scout(Watcher):
                 self._made[id(out)] = (weakref.ref(out), out._version, module)
             self._used.discard(id(out))
         if args:
+            self._note_upstream(module, args[0])
             self._sink.ran(self._paths[module], module, args[0], out)
 
     def _forget(self) -> None:
@@ -152,9 +153,18 @@ class Scout(Watcher):
         ran = [path for path in site.lineage if path in self._order]
         return max(ran, key=self._order.__getitem__) if ran else None
 
+    def _note_upstream(self, module: nn.Module, x: Any) -> None:
+        """Remember what feeds a layer of which no op with parameters tells: a norm, an embedding."""
+        if module._parameters and isinstance(x, torch.Tensor):
+            self.upstream.setdefault(self._paths[module], _layers(self._trace(x)))
+
     def _on_producer(self, name: str, x: torch.Tensor, groups: int, dim: int) -> None:
         """Remember what feeds an op with parameters; its values are no concern here."""
-        self.upstream[name] = frozenset(mark for mark in self._trace(x).lineage if isinstance(mark, str))
+        self.upstream[name] = _layers(self._trace(x))
+
+
+def _layers(trace: Trace) -> frozenset[str]:
+    return frozenset(mark for mark in trace.lineage if isinstance(mark, str))
 
 
 def _in_checkpoint() -> bool:
