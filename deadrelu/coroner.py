@@ -104,7 +104,7 @@ class Coroner:
         layers = [layer for layer in (follower.feeder, follower.inner) if layer is not None]
         names = [groups.name(p) for layer in layers for p in (layer.weight, layer.bias)]
         above = self._what_is_before(site).sites
-        group = groups.places.get(id(follower.feeder.weight))
+        group = groups.scaling(follower.feeder.weight)
         return Own(tuple(name for name in names if name is not None), group, above[0] if above else None)
 
     def _what_is_before(self, name: str) -> Before:

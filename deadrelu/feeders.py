@@ -276,7 +276,7 @@ class Own:
 
     Attributes:
         names: names of its parameters in the model, the weight first.
-        group: (optimizer, group) of the weight, None if no optimizer holds it.
+        group: (optimizer, group) whose learning rate scales the updates of the weight, None if there is none.
         upstream: the site before it, None if there is none.
     """
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import ASGD, LBFGS, SGD, Adafactor, AdamW, Optimizer, Rprop
+
+_OUT_OF_PROPORTION = (Adafactor, ASGD, LBFGS, Rprop)
+"""Do not move the parameters in proportion to `lr` as it stands: it is bounded, a late one, or a first one only."""
 
 
 class Groups:
@@ -82,6 +85,12 @@ class Groups:
         self._raw, self._present = raw, found
         self._constant = all(type(lr) is float for lr in raw)  # a tensor changes in place
         return found
+
+    def scaling(self, parameter: torch.Tensor) -> tuple[int, int] | None:
+        """Return the (optimizer, group) whose learning rate scales the updates of a parameter; None if none does."""
+        if any(isinstance(optimizer, _OUT_OF_PROPORTION) for optimizer in self._optimizers):
+            return None  # the whole network is replayed
+        return self._key(parameter)
 
     def name(self, parameter: torch.Tensor | None) -> str | None:
         """Return the name of a parameter in the model."""

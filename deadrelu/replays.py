@@ -1,7 +1,7 @@
 """Replay: an update of the whole network done again at smaller learning rates, on a copy, to see who lives.
 
-Every optimizer of torch moves the parameters in proportion to its learning rate, so that the update at a fraction c of
-it is before + c (after - before).
+Nearly every optimizer moves the parameters in proportion to its learning rate, so that the update at a fraction c of it
+is before + c (after - before). What those do that do not (`Groups.scaling`) is not replayed.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "adam": lambda p: torch.optim.Adam(p, lr=1e-3),
     "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=1e-2),
+    "asgd": lambda p: torch.optim.ASGD(p, lr=0.05),
+    "rprop": lambda p: torch.optim.Rprop(p, lr=1e-3),
 }
 
 
@@ -108,6 +111,15 @@ def test_alive_below_and_silent_above(name: str, norm: bool, factor: float) -> N
     )
     assert good >= 0.9 * len(told)
     assert all(d.cause_evidence == "intervention" and d.safe_lr < d.lr for d in told)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("adafactor", 3000.0), ("asgd", 400.0), ("rprop", 1.0)])
+def test_a_rate_that_does_not_scale_the_update_is_not_searched(name: str, factor: float) -> None:
+    """Adafactor bounds the rate, ASGD takes that of the update before, Rprop looks at it once, in the beginning."""
+    monitor, _ = spike(name, False, factor)
+    deaths = [d for d in monitor.deaths if not d.born_dead]
+    assert deaths
+    assert {(d.safe_lr, d.cause_evidence) for d in deaths} == {(None, "trajectory")}
 
 
 def test_the_event_says_what_would_have_saved_them() -> None:
