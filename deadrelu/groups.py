@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim import ASGD, LBFGS, SGD, Adafactor, AdamW, Optimizer, Rprop
 
+_DECOUPLED = (AdamW, Adafactor, *([torch.optim.Muon] if hasattr(torch.optim, "Muon") else []))
+"""Shrink a weight by lr * decay, beside what its gradient does."""
 _OUT_OF_PROPORTION = (Adafactor, ASGD, LBFGS, Rprop)
 """Do not move the parameters in proportion to `lr` as it stands: it is bounded, a late one, or a first one only."""
 
@@ -137,5 +139,6 @@ def _decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
         return 0.0
     if isinstance(optimizer, SGD):
         # Decay passes through the momentum buffer: booked plainly, it would be a tenth of the truth.
-        return decay / (1 - float(group.get("momentum", 0.0)))
-    return decay if isinstance(optimizer, AdamW) or group.get("decoupled_weight_decay") else 0.0
+        momentum, dampening = float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0))
+        return decay * (1 - dampening if momentum else 1.0) / (1 - momentum)
+    return decay if isinstance(optimizer, _DECOUPLED) or group.get("decoupled_weight_decay") else 0.0
