@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .batches import tensors_in
+from .causes import KICK
 from .counts import SiteCounter
 from .deaths import Death
 from .feeders import Own
@@ -38,7 +39,8 @@ TRIALS = 64
 CREDIT, EARNED = 240, 0.05
 """Forward passes that a run may spend on replays from its start, and what every step adds."""
 HALF = 0.5
-"""A death that nothing else explains is the learning rate's if half of the update would not have killed."""
+"""A death that nothing else explains is the learning rate's if half of the update would not have killed, or if one
+update threw the unit."""
 MANY = 3
 """Units that die by one update: fewer are replayed only while half of the credit is left."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -172,8 +174,7 @@ class Replays:
         by_step: dict[int, list[Death]] = {}
         for death in deaths:
             last = death.killed_by_step
-            open_ = death.cause == "learning_rate" or (death.cause == "unknown" and death.shares is None)
-            if open_ and last is not None and last in self._snapshots.updates:
+            if _open(death) and last is not None and last in self._snapshots.updates:
                 by_step.setdefault(last, []).append(death)
         for killed_by, killed in sorted(by_step.items(), key=lambda item: -len(item[1])):
             credit = CREDIT + EARNED * step - self._spent
@@ -213,15 +214,27 @@ class Replays:
     @staticmethod
     def _tell(death: Death, fraction: float, alone: bool, update: Update, own: Own) -> None:
         lr = update.rates.get(own.group) if own.group is not None else None
-        if lr is None or (death.cause == "unknown" and fraction > HALF):
+        thrown = death.kick is not None and death.kick > KICK
+        if lr is None or (death.cause == "unknown" and fraction > HALF and not thrown):
             return
-        death.cause = "learning_rate"
+        if death.cause == "unknown":  # if a parameter was edited, that is not what killed
+            death.cause, death.parameter = "learning_rate", None
         death.lr, death.safe_lr = lr, fraction * lr
         death.cause_evidence = "intervention"
         if alone:
             death.parameter, death.origin = death.parameter or own.names[0], None
         elif own.upstream is not None:  # its own parameters alone would not have silenced it
             death.parameter, death.origin = None, own.upstream
+
+
+def _open(death: Death) -> bool:
+    """True if it may have been the learning rate: nothing else tells, or a parameter was edited, perhaps for a while.
+
+    Weights that are swapped for their average, and back, count as edited. What killed by itself is told by the update:
+    done again, it leaves the unit silent, though the edit came after it.
+    """
+    unknown = death.cause == "unknown" and (death.shares is None or death.parameter is not None)
+    return death.cause == "learning_rate" or unknown
 
 
 @contextmanager

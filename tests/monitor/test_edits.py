@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -69,3 +70,36 @@ def test_what_is_edited_all_the_time_is_part_of_the_training() -> None:
     deaths = [d for d in monitor.deaths if d.killed_by_step == 60]
     assert len(deaths) >= 3
     assert {d.cause for d in deaths} == {"learning_rate"}
+
+
+@pytest.mark.parametrize("how", ["copied", "loaded"])
+def test_weights_that_are_swapped_and_put_back_are_not_blamed(how: str) -> None:
+    """The average of the weights takes their place for a validation, right after the update that kills."""
+    torch.manual_seed(0)
+    data, labels = digits()
+    data = 1 + 0.3 * data
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    average = copy.deepcopy(model.state_dict())
+
+    def swap() -> None:
+        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for held in (average, own):
+            if how == "loaded":
+                model.load_state_dict(held)
+            else:
+                with torch.no_grad():
+                    for name, p in model.named_parameters():
+                        p.copy_(held[name])
+
+    with deadrelu.Monitor(model, optimizer, window=10, strict=True) as monitor:
+        for step in range(160):
+            optimizer.param_groups[0]["lr"] = 5.0 if step == 83 else 0.01
+            optimizer.zero_grad()
+            F.cross_entropy(model(data[:64]), labels[:64]).backward()
+            optimizer.step()
+            if step % 42 == 41:
+                swap()
+    deaths = [d for d in monitor.deaths if d.killed_by_step == 83]
+    assert len(deaths) >= 3
+    assert {(d.cause, d.lr) for d in deaths} == {("learning_rate", 5.0)}
