@@ -262,6 +262,25 @@ class Ragged(Taped):
         return F.relu(self.note("relu()", z, len(x), y.shape[1], 5))
 
 
+@pytest.mark.parametrize("shape", [(7,), (7, 5), (7, 1), (1, 7), (3, 3)])
+def test_one_hot_classes_keep_the_samples(shape: tuple[int, ...]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(9, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.fc(F.one_hot(x, 9).float()))
+
+    torch.manual_seed(0)
+    model, x = Net(), torch.randint(9, shape)
+    report = deadrelu.audit(model, x)
+    z = model.fc(F.one_hot(x, 9).float()).view(shape[0], -1, 4)
+    assert not report.coverage.batch_lost
+    assert (report["relu()"].samples, report["relu()"].positions) == (shape[0], z[..., 0].numel())
+    assert report["relu()"].sample_rate.tolist() == pytest.approx((z > 0).any(1).double().mean(0).tolist())
+
+
 def test_sequences_are_samples_again_after_a_packed_lstm() -> None:
     torch.manual_seed(0)
     model = Ragged()

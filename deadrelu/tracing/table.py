@@ -18,6 +18,7 @@ _ROWS: tuple[tuple[Handler, str], ...] = (
     (elementwise.flip_view, "view"),
     (views.reshape, "reshape flatten unflatten ravel view_as reshape_as _unsafe_view _reshape_alias"),
     (views.unsqueeze, "unsqueeze"),
+    (views.one_hot, "one_hot"),
     (views.squeeze, "squeeze"),
     (views.permute, "permute"),
     (views.transpose, "transpose swapaxes swapdims"),

@@ -56,6 +56,14 @@ def unsqueeze(tracer: Tracer, call: Arguments, out: Out) -> None:
     put(tracer, out, found[1].moved(lay.insert(found[1].layout, at)))
 
 
+def one_hot(tracer: Tracer, call: Arguments, out: Out) -> None:
+    """one_hot: the classes come last, and are no units."""
+    found = source_of(tracer, call)
+    if found is not None and found[1].layout is not None:
+        dim = lay.position(out.shape[-1])
+        put(tracer, out, found[1].moved(lay.insert(found[1].layout, out.ndim - 1, dim)))
+
+
 def squeeze(tracer: Tracer, call: Arguments, out: Out) -> None:
     found = source_of(tracer, call)
     # In-place squeeze has changed the shape already; its dimensions cannot be told any more.
