@@ -24,3 +24,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("CC", raising=False)
         assert Choice().ready(0) is not None
     return cache
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder; nothing is forced."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("DEADRELU_KERNELS", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    return tmp_path / "cache"
