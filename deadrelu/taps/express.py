@@ -31,6 +31,7 @@ def own_code(made: Made) -> Made:
     call = made.__call__
     code = call.__code__.replace()
     again = FunctionType(code, call.__globals__, call.__name__, call.__defaults__, call.__closure__)
+    again.__qualname__ = call.__qualname__  # Python 3.10 does not take it from the code
     return type(made.__name__, (made,), {"__call__": again})  # type: ignore[return-value]
 
 
