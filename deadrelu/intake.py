@@ -39,11 +39,14 @@ class Intake:
 
     def take(self, step: int, module: object, inputs: Any) -> None:
         """Look at the first input that holds fractions; token ids and the like do not move, and are passed over."""
-        x = next((t for t in tensors_in(inputs) if t.is_floating_point() and _plain(t)), None)
+        x = next((t for t in tensors_in(inputs) if t.is_floating_point() and t.ndim and _plain(t)), None)
         if x is None or not x.numel():
             return
         with torch.no_grad(), torch._C.DisableTorchFunction():
-            rows = x.detach().reshape(-1, x.shape[-1] if x.ndim else 1)
+            x = x.detach()
+            if not x.is_contiguous():  # what is no view would be copied whole
+                x = x[:: -(-x.numel() // (ROWS * x.shape[-1]))]
+            rows = x.reshape(-1, x.shape[-1])
             rows = rows[:: -(-len(rows) // ROWS)].float()
             features = torch.stack((rows.mean(0), rows.std(0, correction=0)))
         self._looks.append(_Look(step, id(module), features))
