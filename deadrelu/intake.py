@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from .batches import tensors_in
 
-ROWS = 4096
-"""Rows of an input that are looked at."""
+ROWS, FEATURES = 4096, 256
+"""Rows and features of an input that are looked at."""
 KEPT = 256
 """Captures that are remembered, as many as kicks are."""
 
@@ -32,7 +32,7 @@ class _Look:
 
 
 class Intake:
-    """The inputs of the outermost module. Memory is O(features)."""
+    """The inputs of the outermost module. Memory is O(1)."""
 
     def __init__(self) -> None:
         self._looks: deque[_Look] = deque(maxlen=KEPT)
@@ -47,7 +47,7 @@ class Intake:
             if not x.is_contiguous():  # what is no view would be copied whole
                 x = x[:: -(-x.numel() // (ROWS * x.shape[-1]))]
             rows = x.reshape(-1, x.shape[-1])
-            rows = rows[:: -(-len(rows) // ROWS)].float()
+            rows = rows[:: -(-len(rows) // ROWS), :: -(-rows.shape[1] // FEATURES)].float()
             features = torch.stack((rows.mean(0), rows.std(0, correction=0)))
         self._looks.append(_Look(step, id(module), features))
 

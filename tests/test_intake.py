@@ -67,3 +67,10 @@ def test_only_inputs_of_one_module_are_compared() -> None:
     assert intake.moved(0, 10) == 0
     assert intake.moved(0, 20) < 0.5
     assert intake.moved(11, 15) == 0
+
+
+def test_memory_is_bounded_whatever_the_inputs() -> None:
+    intake = Intake()
+    for step in range(600):
+        intake.take(step, MODULE, torch.zeros(2, 100_000))
+    assert sum(look.features.numel() for look in intake._looks) <= 256 * 2 * 256
