@@ -58,8 +58,15 @@ def source(data: Any, *, batch_size: int, batch_dim: int, max_samples: int | Non
         raise DataError(
             f"data is a {type(data).__name__}; expected a tensor, a numpy array, a Dataset or an iterable of batches"
         )
-    total = len(data) if isinstance(data, Sized) else None
-    return Source(data, total, _generators(data))
+    return Source(data, _length(data), _generators(data))
+
+
+def _length(data: Any) -> int | None:
+    """Return how many items data holds, None if it cannot tell: a DataLoader asks a stream, which has no length."""
+    try:
+        return len(data) if isinstance(data, Sized) else None
+    except (TypeError, NotImplementedError):
+        return None
 
 
 def _counts(value: Any) -> bool:

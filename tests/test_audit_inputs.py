@@ -52,6 +52,7 @@ DATA: dict[str, Callable[[], Any]] = {
     "Dataset": Items,
     "IterableDataset": Stream,
     "DataLoader": lambda: DataLoader(Items(), batch_size=16),
+    "DataLoader of a stream": lambda: DataLoader(Stream(), batch_size=16),
     "DataLoader, shuffled": lambda: DataLoader(Items(), batch_size=16, shuffle=True),
     "list of tensors": lambda: list(rows().split(20)),
     "list of numpy arrays": lambda: [part.numpy() for part in rows().split(20)],
