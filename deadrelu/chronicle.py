@@ -169,7 +169,8 @@ class Chronicle:
         self._reaches(observed)
         explain(died)
         self.lives.expect(self._known_rates())
-        events = death_events(died) + revival_events(revived) + self._risks.look(captures, observed, self.lives.dead)
+        events = death_events(died, self._drift.groups.spike) + revival_events(revived)
+        events += self._risks.look(captures, observed, self.lives.dead)
         self.events += events
         self._last = (observed, tuple(died), tuple(revived), tuple(events))
         return events

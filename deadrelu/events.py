@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,6 +11,7 @@ from .deaths import Cause, Death, Event
 
 EARLY, WARM_UP = 100, 2000
 """Deaths in so early steps may want a warm-up; the longest that is advised, in steps."""
+Spike = Callable[[int, float | None], tuple[int, float] | None]
 _REMEDIES: dict[Cause, str] = {
     "born_dead": "never fired: re-initialise {site} (biases of zero or more, He weights), or check its input",
     "learning_rate": "lower the learning rate{lr} to a third or a tenth, or warm it up",
@@ -24,25 +25,31 @@ _REMEDIES: dict[Cause, str] = {
 }
 
 
-def death_events(deaths: Sequence[Death]) -> list[Event]:
-    """Group the deaths of a window by site and cause."""
+def death_events(deaths: Sequence[Death], spike: Spike = lambda step, rate: None) -> list[Event]:
+    """Group the deaths of a window by site and cause.
+
+    Spike: returns (step, rate) of a learning rate that stands out at a step or shortly before, None if there is none.
+    """
     keys = sorted(deaths, key=_key)
-    return [_event(list(group)) for _, group in groupby(keys, _key)]
+    return [_event(list(group), spike) for _, group in groupby(keys, _key)]
 
 
 def _key(death: Death) -> tuple[str, str, str]:
     return death.site, death.cause, (death.parameter or "") if death.cause == "unknown" else ""
 
 
-def _event(deaths: list[Death]) -> Event:
+def _event(deaths: list[Death], spike: Spike) -> Event:
     first = deaths[0]
     steps = [d.confirmed if d.killed_by_step is None else d.killed_by_step for d in deaths]
     rates = [d.lr for d in deaths if d.lr is not None]
     lr = max(rates) if rates else None
     parameters = [d.parameter for d in deaths if d.parameter]
     rescue = _rescue(deaths)
+    odd = spike(min(steps), lr) or spike(max(steps), lr)
     if first.cause == "unknown" and parameters:
         remedy = f"{parameters[0]} was changed after step {min(steps)}, outside of the optimizer: look at what did it"
+    elif rescue is None and first.cause == "learning_rate" and odd is not None:
+        remedy = f"the learning rate was {odd[1]:.3g} at step {odd[0]}: mend that first"
     elif rescue is None:
         remedy = _REMEDIES[first.cause].format(
             site=first.site,
@@ -52,7 +59,7 @@ def _event(deaths: list[Death]) -> Event:
         )
     else:
         lr = rescue.lr
-        remedy = _slower(deaths, rescue)
+        remedy = _slower(deaths, rescue, spike)
     return Event(
         kind="death",
         site=first.site,
@@ -102,13 +109,15 @@ def _rounded_down(rate: float) -> float:
     return float(f"{math.floor(rate / scale * (1 + 1e-12)) * scale:.2g}")
 
 
-def _slower(deaths: list[Death], rescue: _Rescue) -> str:
+def _slower(deaths: list[Death], rescue: _Rescue, spike: Spike) -> str:
     replayed = sum(d.safe_lr is not None for d in deaths)
     of = f"{replayed}" if replayed == len(deaths) else f"{replayed} that were replayed"
-    advice = f"lr <= {rescue.safe_lr:.2g} at step {rescue.step} (it was {rescue.lr:.3g})"
+    odd = spike(rescue.step, None)
+    also = "" if odd is None or odd[0] == rescue.step else f", and {odd[1]:.3g} at step {odd[0]}: mend that first"
+    advice = f"lr <= {rescue.safe_lr:.2g} at step {rescue.step} (it was {rescue.lr:.3g}{also})"
     # Where training has only begun, a ramp that has not come further by then does the same.
     warm_up = _rounded_up(math.ceil((rescue.step + 1) * rescue.lr / rescue.safe_lr))
-    if rescue.step < EARLY and warm_up <= WARM_UP:
+    if rescue.step < EARLY and warm_up <= WARM_UP and odd is None:
         advice += f", or warm-up over {warm_up} steps"
     return f"{advice}: {rescue.saved} of {of} would be alive"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,13 @@ _DECOUPLED = (AdamW, Adafactor, *([torch.optim.Muon] if hasattr(torch.optim, "Mu
 """Shrink a weight by lr * decay, beside what its gradient does."""
 _OUT_OF_PROPORTION = (Adafactor, ASGD, LBFGS, Rprop)
 """Do not move the parameters in proportion to `lr` as it stands: it is bounded, a late one, or a first one only."""
+
+
+RECENT, SPIKE = 10, 3.0
+"""Updates after which a rate that was that many times as large may still be what killed: what it has thrown gets large
+gradients."""
+_CHANGES = 64
+"""Changes of a rate that are remembered."""
 
 
 class Groups:
@@ -32,6 +40,7 @@ class Groups:
         self._mark: dict[int, float] = {}
         self._peak: dict[tuple[int, int], float] = {}
         self._before: dict[tuple[int, int], float] = {}
+        self._changes: dict[tuple[int, int], deque[tuple[int, float]]] = {}  # from which step on, to what
         self._raw: list[Any] = []
         self._present: dict[tuple[int, int], float] = {}
         self._constant = False
@@ -43,7 +52,7 @@ class Groups:
                     self._where[id(parameter)] = (optimizer, g)
                     self._sum.setdefault((o, g), 0.0)
 
-    def after_update(self, optimizer: Optimizer, *, wait: bool) -> None:
+    def after_update(self, optimizer: Optimizer, step: int, *, wait: bool) -> None:
         """Note the learning rates of an update, and what decay it did; `wait`: for a device that holds a rate."""
         o = self._optimizers.index(optimizer)
         for g, group in enumerate(optimizer.param_groups):
@@ -57,6 +66,8 @@ class Groups:
                 self._sum[key] = self._sum.get(key, 0.0) + lr * decay
             if lr == self.rates.get(key) == self._before.get(key) == self.largest.get(key):
                 continue  # as ever: every step passes here
+            if lr != self.rates.get(key):
+                self._changes.setdefault(key, deque(maxlen=_CHANGES)).append((step, lr))
             self.rates[key] = lr
             before = self._before[key] = self._peak.get(key, lr)
             if lr >= before:
@@ -104,6 +115,23 @@ class Groups:
         if key is None or key not in self.rates:
             return math.nan, math.nan
         return self._before[key], self.rates[key]
+
+    def spike(self, step: int, rate: float | None = None) -> tuple[int, float] | None:
+        """Return (step, rate) of the largest spike in the few updates up to this one, None if there was none.
+
+        That is a rate that was many times the one before it, and, unless it is this update's own, many times that one,
+        too. `rate` may be longer ago.
+        """
+        found: tuple[int, float] | None = None
+        for changes in self._changes.values():
+            known = [change for change in changes if change[0] <= step]
+            ends = [*(start for start, _ in known[1:]), step + 1]
+            for (_, before), (start, lr), end in zip(known, known[1:], ends[1:], strict=False):
+                last, own = end - 1, lr == known[-1][1]
+                near = (start if own else last) >= step - RECENT or lr == rate
+                if near and lr > SPIKE * before and (own or lr > SPIKE * known[-1][1]):
+                    found = max(found or (last, lr), (last, lr), key=lambda one: one[::-1])
+        return found
 
     def next_peak(self) -> None:
         """Begin a new stretch for `peak`, with the last update in it."""

@@ -218,11 +218,11 @@ class Stepper:
     def after_update(self, optimizer: Optimizer) -> None:
         """An optimizer has updated its parameters."""
         if self.resting:
-            self._drift.groups.after_update(optimizer, wait=False)
+            self._drift.groups.after_update(optimizer, self.number, wait=False)
             self._count_step()
             return
         self._edits.after_update()
-        self._drift.groups.after_update(optimizer, wait=self.thorough)
+        self._drift.groups.after_update(optimizer, self.number, wait=self.thorough)
         self.end_update()
 
     def end_update(self) -> None:
