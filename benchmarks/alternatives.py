@@ -3,8 +3,8 @@
     python benchmarks/alternatives.py [--quick] [--only WORD] [--threads N] [--device cuda] [--out FILE]
 
 The steps are those of `monitor_overhead.py`: forward, loss, backward and update. Every contender watches a copy of the
-model that trains on the same data. In each round all of them have a turn of some steps (long steps take turns one by
-one), and each turn is compared with that of the unwatched copy in the same round. The table holds the median of these
+model that trains on the same data. In each round all of them have a turn of some steps (ten at a time where steps are
+long), and each turn is compared with that of the unwatched copy in the same round. The table holds the median of these
 ratios, and the middle half of them. A second unwatched copy shows what of that is noise. `--out` keeps every number.
 
 What the others do is what their own defaults or documentation do at every step: torchmortem as in its quick start (the
@@ -47,12 +47,13 @@ TORCHMORTEM = importlib.util.find_spec("torchmortem") is not None
 SETTLE = 11
 """Windows before the first that counts, one more than the first 500 steps have."""
 FEW = 10
-"""Steps of a turn of a contender that does the same at every step, on a model whose steps are long."""
+"""Steps of a turn of a contender that does the same at every step, on a model whose steps are long; those of a part at
+least."""
 MOST = {True: 400, False: 4000}
 """Steps of a turn at most, on a model whose steps are long and on others."""
-PARTS = {True: WINDOW, False: 1}
-"""Parts that a turn is cut into, between which the others have one: of long steps, to which it does not matter what
-these left in the caches, and of others."""
+PARTS = {True: 5, False: 1}
+"""Parts that a turn is cut into, between which the others have one: short against what slows a machine down for a
+while, and long enough for each to run in its own caches, as a training does."""
 SETTLING = 3
 """Turns that a Monitor is given at most to find its resolution."""
 
@@ -78,15 +79,17 @@ class Training:
         self.note: Callable[[], str] = str
         self.steps: list[int] = []
         self._data = x, y
-        self._part = 0
+        self._part = self._left = 0
 
     def __call__(self) -> None:
         """Train for the next part of a turn."""
         if self._part == 0:
             self.steps.append(self.turn())
-        steps, part, parts = self.steps[-1], self._part, self._parts
-        self.run(steps * (part + 1) // parts - steps * part // parts)
-        self._part = (part + 1) % parts
+            self._left = self.steps[-1]
+        steps = min(self._left, max(FEW, -(-self.steps[-1] // self._parts)))
+        self.run(steps)
+        self._left -= steps
+        self._part = (self._part + 1) % self._parts
         if self._part == 0 and self.finish is not None:
             self.finish()
 
