@@ -48,7 +48,8 @@ class Intake:
                 x = x[:: -(-x.numel() // (ROWS * x.shape[-1]))]
             rows = x.reshape(-1, x.shape[-1])
             rows = rows[:: -(-len(rows) // ROWS), :: -(-rows.shape[1] // FEATURES)].float()
-            features = torch.stack((rows.mean(0), rows.std(0, correction=0)))
+            deviation, mean = torch.std_mean(rows, 0, correction=0)
+            features = torch.stack((mean, deviation))
         self._looks.append(_Look(step, id(module), features))
 
     def moved(self, first: int, last: int) -> float:
