@@ -210,11 +210,15 @@ class Plan:
 def _mean_std(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return means and standard deviations over rows, (columns,) each, of what may be overwritten, (rows, columns).
 
-    Several times faster than `torch.std_mean`, for columns that lie side by side are summed at the speed of memory.
-    What is the same in all rows has no deviation, not even by rounding.
+    On a CPU several times faster than `torch.std_mean`, for columns that lie side by side are summed at the speed of
+    memory. What is the same in all rows has no deviation, not even by rounding.
     """
     first = z[0].clone()
-    mean = z.sub_(first).mean(0)
+    z.sub_(first)
+    if z.device.type != "cpu":  # where what counts is the number of launches
+        deviation, mean = torch.std_mean(z, 0, correction=min(1, len(z) - 1))
+        return mean.add_(first), deviation
+    mean = z.mean(0)
     deviation = z.sub_(mean).square_().sum(0).div_(max(1, len(z) - 1)).sqrt_()
     return mean.add_(first), deviation
 

@@ -145,9 +145,9 @@ class Chronicle:
         largest = self._drift.groups.largest
         self._drift.groups.next_window()
         counted = [slot for slot in self._window.slots.values() if slot.counter.samples]
-        counts = SiteCounter.leaving([slot.counter for slot in counted])
-        for slot in counted:
-            slot.counter.clear()
+        counters = [slot.counter for slot in counted]
+        counts = SiteCounter.leaving(counters)
+        SiteCounter.clear(counters)
         names = [slot.site.name for slot in counted]
         layers = LayerStates(self._drift.followers, update) if recorded else None
         self._left = Left(captures, rates, largest, self._window.close(), names, counts, layers)

@@ -56,10 +56,12 @@ class SiteCounter:
         self._sums = Sums(units, device)
         self._begin()
 
-    def clear(self) -> None:
-        """Begin anew."""
-        self._sums.clear()
-        self._begin()
+    @staticmethod
+    def clear(counters: Sequence[SiteCounter]) -> None:
+        """Let all of them begin anew."""
+        Sums.clear([counter._sums for counter in counters])
+        for counter in counters:
+            counter._begin()
 
     def _begin(self) -> None:
         self.samples = 0

@@ -13,7 +13,7 @@ the rest; the input's part into the features that died and the rest. The *kick* 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -292,19 +292,25 @@ class Drift:
 
     def after_update(self, step: int) -> None:
         """Note what the update of a captured step made of its rows, and at what learning rates."""
-        taken = []
-        for f in self.followers.values():
-            now = f.now
-            if now is None or f.rows is None:
-                continue
-            f.before = f.rows
-            now.variants[STEP] = f.feeder.apply(f.rows.x) - f.rows.ax
-            bias = f.feeder.bias
-            now.fall = now.bias if bias is None else bias.detach().to(now.bias.dtype) - now.bias
+        seen = [(f, f.now, f.rows) for f in self.followers.values() if f.now is not None and f.rows is not None]
+        ours: list[tuple[Capture, int]] = []
+        made, were, biases = [], [], []
+        for f, now, rows in seen:
+            ours.append((now, STEP))
+            made.append(f.feeder.apply(rows.x))
+            were.append(rows.ax)
             if f.inner is not None and f.inner_x is not None and f.inner_ax is not None:
                 now.variants[INNER] = f.inner_ax
-                now.variants[TURNED] = f.inner.apply(f.inner_x) - f.inner_ax
-            taken.append(now)
+                ours.append((now, TURNED))
+                made.append(f.inner.apply(f.inner_x))
+                were.append(f.inner_ax)
+            bias = f.feeder.bias
+            biases.append(now.bias if bias is None else bias.detach().to(now.bias.dtype))
+        for (now, variant), turned in zip(ours, _minus(made, were), strict=True):
+            now.variants[variant] = turned
+        taken = [now for _, now, _ in seen]
+        for (f, now, rows), fall in zip(seen, _minus(biases, [now.bias for now in taken]), strict=True):
+            f.before, now.fall = rows, fall
             f.forget()
             self.groups.reset(f.feeder.weight)
         if taken:
@@ -328,3 +334,8 @@ class Drift:
         for i, known in enumerate(rates):  # a site that joined later has none
             told[i, :, : sum(widths[: len(known)])] = np.repeat(known, widths[: len(known)], 0).T
         return captures, told
+
+
+def _minus(made: list[torch.Tensor], were: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Return the differences of tensors, for all sites in one launch."""
+    return torch._foreach_sub(made, were) if made else ()

@@ -28,8 +28,7 @@ class _Look:
 
     step: int
     module: int
-    mean: torch.Tensor
-    deviation: torch.Tensor
+    features: torch.Tensor
 
 
 class Intake:
@@ -50,7 +49,8 @@ class Intake:
             rows = x.reshape(-1, x.shape[-1])
             rows = rows[:: -(-len(rows) // ROWS), :: -(-rows.shape[1] // FEATURES)].float()
             deviation, mean = torch.std_mean(rows, 0, correction=0)
-        self._looks.append(_Look(step, id(module), mean, deviation))
+            features = torch.stack((mean, deviation))
+        self._looks.append(_Look(step, id(module), features))
 
     def moved(self, first: int, last: int) -> float:
         """Return how far the features moved from step `first` to `last`, at the median over them.
@@ -59,18 +59,11 @@ class Intake:
         """
         looks = [look for look in self._looks if first <= look.step <= last]
         looks = [look for look in looks if look.module == looks[0].module]
-        if len(looks) < 2 or looks[0].mean.shape != looks[-1].mean.shape:
+        if len(looks) < 2 or looks[0].features.shape != looks[-1].features.shape:
             return 0.0
-        before, now = looks[0], looks[-1]
-        spread = _numbers(before.deviation)
+        before, now = (look.features.cpu().double().numpy() for look in (looks[0], looks[-1]))
         with np.errstate(all="ignore"):  # a feature that does not vary, and one that vanishes
-            shift = np.abs(_numbers(now.mean) - _numbers(before.mean)) / spread
-            growth = np.abs(np.log2(_numbers(now.deviation) / spread))
-            return max(_median(shift), _median(growth))
-
-
-def _numbers(tensor: torch.Tensor) -> NDArray[np.float64]:
-    return tensor.cpu().double().numpy()
+            return max(_median(np.abs(now[0] - before[0]) / before[1]), _median(np.abs(np.log2(now[1] / before[1]))))
 
 
 def _plain(tensor: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class Sums:
         largest: the largest |g|, NaN aside; 0 until there is one.
     """
 
-    __slots__ = ("count", "counts", "largest", "magnitude", "rows", "samples", "square", "top")
+    __slots__ = ("_blank", "count", "counts", "largest", "magnitude", "rows", "samples", "square", "top")
 
     def __init__(self, units: int, device: torch.device) -> None:
         with torch.inference_mode(False):  # a model may be in it for a part of its forward pass only
@@ -34,11 +35,13 @@ class Sums:
             self.count, self.samples, self.top, self.magnitude, self.square, self.largest = self.rows.unbind()
             self.counts = self.rows[:2]
             self.top.fill_(torch.nan)
+            self._blank = self.rows.clone()
 
-    def clear(self) -> None:
-        """Forget what was found."""
-        self.rows.zero_()
-        self.top.fill_(torch.nan)
+    @staticmethod
+    def clear(sums: Sequence[Sums]) -> None:
+        """Forget what was found, in all of them at once."""
+        if sums:
+            torch._foreach_copy_([s.rows for s in sums], [s._blank for s in sums])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

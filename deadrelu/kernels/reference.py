@@ -47,7 +47,7 @@ def squares(g: torch.Tensor, plan: Plan, sums: Sums, *, quick: bool = False) -> 
     """See `kernels.squares`."""
     g = _viewed(g, plan)
     sums.square.add_(_total(g, plan, _quick_square if quick else _square))
-    torch.fmax(sums.largest, _maximum(g.abs(), plan), out=sums.largest)
+    torch.fmax(sums.largest, _largest(g.abs(), plan), out=sums.largest)
 
 
 def engaged_count(z: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
@@ -93,26 +93,43 @@ def top(z: torch.Tensor, plan: Plan) -> torch.Tensor:
 
 def maximum(z: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Return the largest element of each unit, NaN aside, float64 where the device has it; NaN if there is no other."""
-    return _maximum(_viewed(z, plan), plan)
+    return _maximum(_viewed(z, plan), plan).to(wide(z.device))
 
 
 def _maximum(z: torch.Tensor, plan: Plan, highest: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the same for a z with one role per axis, whose largest elements, NaN if one is, may be known."""
+    """Return the same in the dtype of z, which has one role per axis.
+
+    Highest: the largest elements, NaN if one is, if they are known.
+    """
     axes = plan.over
     if not axes:
-        return _unit_order(z, plan).to(wide(z.device))
+        return _unit_order(z, plan)
+    if z.device.type != "cpu":  # where a branch on data would wait for the device
+        found = _raised(z, -torch.inf).amax(axes).masked_fill_(z.isnan().amin(axes), torch.nan)
+        return _unit_order(found, plan)
     if highest is None:
         highest = top(z, plan) if plan.plain else z.amax(axes)
-    # Off the CPU a branch on data would wait for the device. A sum is NaN if a number is, or if inf meets -inf.
-    if z.device.type != "cpu" or math.isnan(highest.sum().item()):
+    if math.isnan(highest.sum().item()):  # a sum is NaN if a number is, or if inf meets -inf
         nan = z.isnan()
         highest = torch.where(nan.all(axes), torch.nan, torch.where(nan, -torch.inf, z).amax(axes))
-    return _unit_order(highest, plan).to(wide(z.device))
+    return _unit_order(highest, plan)
+
+
+def _largest(size: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Return the largest of what is never negative, as `_maximum` does; off the CPU 0 if all is NaN."""
+    if size.device.type == "cpu" or not plan.over:
+        return _maximum(size, plan)
+    return _unit_order(_raised(size, 0.0).amax(plan.over), plan)
+
+
+def _raised(z: torch.Tensor, floor: float) -> torch.Tensor:
+    """Return z with this number for each NaN."""
+    return z.nan_to_num(nan=floor, posinf=torch.inf, neginf=-torch.inf)
 
 
 def magnitude(h: torch.Tensor, kind: Kind, plan: Plan) -> torch.Tensor:
     """Return the sum of |h| over samples and positions of each unit, shape (units,)."""
-    return _total(_viewed(h, plan), plan, None if kind.nonnegative else torch.Tensor.abs)
+    return _total(_viewed(h, plan), plan, None if kind.nonnegative else torch.Tensor.abs).to(wide(h.device))
 
 
 def square_sum(g: torch.Tensor, plan: Plan, *, quick: bool = False) -> torch.Tensor:
@@ -120,7 +137,7 @@ def square_sum(g: torch.Tensor, plan: Plan, *, quick: bool = False) -> torch.Ten
 
     Quick: the squares of float32 stay in float32, which takes a sixth of the time; those of |g| under 1e-19 vanish.
     """
-    return _total(_viewed(g, plan), plan, _quick_square if quick else _square)
+    return _total(_viewed(g, plan), plan, _quick_square if quick else _square).to(wide(g.device))
 
 
 def _viewed(tensor: torch.Tensor, plan: Plan) -> torch.Tensor:
@@ -137,7 +154,10 @@ def _quick_square(block: torch.Tensor) -> torch.Tensor:
 
 
 def _total(tensor: torch.Tensor, plan: Plan, of: Callable[[torch.Tensor], torch.Tensor] | None) -> torch.Tensor:
-    """Return the sum of a tensor with one role per axis, or of what `of` makes of its blocks, shape (units,)."""
+    """Return the sum of a tensor with one role per axis, or of what `of` makes of its blocks, shape (units,).
+
+    Of one block in float32 or wider, of several in the widest float.
+    """
     total: torch.Tensor | None = None
     for block in _blocks(tensor, plan):
         part = block if of is None else of(block)
@@ -145,8 +165,7 @@ def _total(tensor: torch.Tensor, plan: Plan, of: Callable[[torch.Tensor], torch.
             part = part.float()
         # Within a block in its own dtype, which torch sums in pairs: ten times as fast as in float64.
         summed = _unit_order(part.sum(plan.over), plan) if plan.over else _unit_order(part, plan)
-        summed = summed.to(wide(tensor.device))
-        total = summed if total is None else total + summed
+        total = summed if total is None else total.to(wide(tensor.device)) + summed
     assert total is not None
     return total
 

@@ -12,8 +12,8 @@ import deadrelu
 
 from .plays import error
 
-STEPS, FROM = 20_000, 12_000
-"""The second: when the updates that are kept are those of a calm stretch, each with tensors of its own."""
+STEPS, FROM = 20_000, 13_000
+"""The second: when all that is kept is: updates of a calm stretch, and 256 looks at the input, one in 50 steps."""
 
 
 def in_use() -> tuple[int, int, int]:
@@ -25,7 +25,7 @@ def in_use() -> tuple[int, int, int]:
 
 
 def test_a_long_run_takes_constant_memory() -> None:
-    """20,000 steps of a small net: what is held after 12,000 steps is what is held in the end."""
+    """20,000 steps of a small net: what is held after 13,000 steps is what is held in the end."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -39,6 +39,6 @@ def test_a_long_run_takes_constant_memory() -> None:
                 before = in_use()
         after = in_use()
     assert after[0] - before[0] < 2_000, "Python objects: less than one in four steps"
-    assert after[1] - before[1] <= 8, "tensors"
-    assert after[2] - before[2] <= 64 * 1024, "bytes of tensors"
+    assert after[1] - before[1] <= 2, "tensors"
+    assert after[2] - before[2] <= 1024, "bytes of tensors"
     assert monitor.report().samples == STEPS * 16
