@@ -68,7 +68,9 @@ class Coroner:
         death.shares["input"] += parts["upstream"]
         death.margin_before, death.margin_after = stretch.before, stretch.after
         death.kick, death.lr = stretch.kick, stretch.lr if np.isfinite(stretch.lr) else None
-        edited = self._edits.between(stretch.first, death.last_fired or 0, self.own(name).names)
+        # An edit before the silence was measured is in the parts, also where the unit had not fired for a while.
+        until = max(death.last_fired or 0, stretch.last - 1)
+        edited = self._edits.between(stretch.first, until, self.own(name).names)
         if edited is not None and death.shares["input"] > min(death.shares.values()):
             death.cause, death.parameter, death.lr = "unknown", edited, None
             return

@@ -8,6 +8,8 @@ from operator import attrgetter
 
 import torch
 
+from .fingerprints import Fingerprints
+
 RARE = 0.05
 """What is edited at more of the steps than this belongs to the training, as the clipping of weights does."""
 
@@ -15,9 +17,10 @@ _VERSION = attrgetter("_version")
 
 
 class Edits:
-    """Notes edits of parameters, told by their version, which every change in place raises. Memory is O(parameters).
+    """Notes edits of parameters. Memory is O(parameters).
 
-    An edit through `.data` raises no version, and is not seen.
+    They are told by the version, which every change in place raises, and by what a parameter holds: a change through
+    `.data` raises no version.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -25,6 +28,7 @@ class Edits:
         self._names = [name for name, _ in named]
         self._parameters = [parameter for _, parameter in named]
         self._versions: list[int] | None = None
+        self._prints = Fingerprints(self._parameters)
         self._seen: deque[tuple[int, str]] = deque(maxlen=4096)
         self._count: Counter[str] = Counter()
         self._steps = 0
@@ -34,16 +38,18 @@ class Edits:
         self._steps = step
         if self._versions is None:
             return
+        changed = self._prints.changed()
         now = list(map(_VERSION, self._parameters))
-        if now != self._versions:
-            changed = (n for n, a, b in zip(self._names, now, self._versions, strict=True) if a != b)
-            for name in changed:
+        if changed or now != self._versions:
+            written = {i for i, (a, b) in enumerate(zip(now, self._versions, strict=True)) if a != b}
+            for name in (self._names[i] for i in sorted(written.union(changed))):
                 self._seen.append((step - 1, name))
                 self._count[name] += 1
 
     def after_update(self) -> None:
-        """Remember the versions right after an update."""
+        """Remember what the parameters are right after an update."""
         self._versions = list(map(_VERSION, self._parameters))
+        self._prints.keep()
 
     def pause(self) -> None:
         """Say nothing of what changes until the next update that is told of."""
@@ -52,13 +58,14 @@ class Edits:
     def close(self) -> None:
         """Let go of the parameters."""
         self._parameters, self._versions = [], None
+        self._prints.close()
 
     def between(self, first: int, last: int, names: Iterable[str]) -> str | None:
         """Return the last of these parameters that was edited after an update of the steps from `first` to `last`.
 
         None if there is none, or if it is edited all the time.
         """
-        chosen = set(names)
+        chosen = set(names).difference(self._names[i] for i in self._prints.restless)
         for step, name in reversed(self._seen):
             if first <= step <= last and name in chosen and self._count[name] <= max(2, RARE * self._steps):
                 return name

@@ -14,13 +14,15 @@ from . import reference
 from .choice import CHOICE, LARGE
 from .inductor import Inductor
 from .looks import Engaged, Sums
-from .native import Native, Reach
+from .native import Kept, Native, Reach
 from .plan import Plan
 from .reference import top
 
 __all__ = [
     "CHOICE",
     "Engaged",
+    "Kept",
+    "Native",
     "Plan",
     "Reach",
     "Sums",

@@ -19,6 +19,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _SOURCES = ("native.c", "native_loops.h", "build.py")
+_FUNCTIONS = ("deadrelu_add", "deadrelu_reach", "deadrelu_words")
 _DIGEST = hashlib.sha256().digest_size
 _FORGIVEN = 86400
 """Seconds after which a compiler that failed is tried again."""
@@ -129,7 +130,8 @@ def load(path: Path) -> ctypes.CDLL:
         raise UnusableError(f"{path} is damaged; delete it")
     try:
         library = ctypes.CDLL(str(path))
-        library.deadrelu_add, library.deadrelu_reach  # noqa: B018 - looked up now, not in the middle of a training
+        for name in _FUNCTIONS:  # now, not in the middle of a training
+            getattr(library, name)
     except (OSError, AttributeError) as error:
         raise UnusableError(f"{path} cannot be loaded ({error})") from None
     return library

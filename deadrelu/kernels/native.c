@@ -264,3 +264,52 @@ int deadrelu_add(const Look *look, const void *data, double *sums, uint8_t *fire
     free(numbers);
     return 0;
 }
+
+/* Words of a memory, `width` bytes each, one in every `step`. */
+typedef struct {
+    const uint8_t *data;
+    int64_t width, step, count;
+} Words;
+
+/* Copy words to `held`, or find out whether they are what it says; `width` is a constant where this is inlined. */
+static ALWAYS_INLINE int differ(const Words *words, size_t width, uint8_t *held, int keep)
+{
+    int other = 0;
+    const uint8_t *from = words->data;
+    for (int64_t i = 0; i < words->count; i++, from += (size_t)words->step * width, held += width) {
+        if (keep)
+            memcpy(held, from, width);
+        else
+            other |= memcmp(held, from, width) != 0;
+    }
+    return other;
+}
+
+static int differs(const Words *words, uint8_t *held, int keep)
+{
+    const size_t all = (size_t)(words->count * words->width);
+    if (words->step == 1 && keep)
+        memcpy(held, words->data, all);
+    if (words->step == 1)
+        return !keep && memcmp(held, words->data, all) != 0;
+    switch (words->width) {
+    case 2:
+        return differ(words, 2, held, keep);
+    case 4:
+        return differ(words, 4, held, keep);
+    case 8:
+        return differ(words, 8, held, keep);
+    default:
+        return differ(words, (size_t)words->width, held, keep);
+    }
+}
+
+/* Keep the words of some memories in `held`, one after the other; or return 1 if one of them is no longer what `held`
+ * says, 0 otherwise. */
+int deadrelu_words(const Words *words, int64_t memories, uint8_t *held, int keep)
+{
+    int other = 0;
+    for (int64_t i = 0; i < memories && !other; held += words[i].count * words[i].width, i++)
+        other = differs(&words[i], held, keep);
+    return other;
+}

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..kinds import Interval, Kind
 from .looks import Engaged, Sums
@@ -59,6 +62,35 @@ class Reach:
         return bool(data) and not self._write(self._address, data, row)
 
 
+class Words(ctypes.Structure):
+    """Words of a memory, as native.c spells them: one in every `step`, of `width` bytes."""
+
+    _fields_ = (("data", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("width", "step", "count")))
+
+
+class Kept:
+    """Elements of some arrays, as they were when they were kept; the arrays stay where they are.
+
+    Attributes:
+        held: their bytes, one array after the other.
+    """
+
+    def __init__(self, call: Any, arrays: Sequence[NDArray[Any]]) -> None:
+        self.held = np.empty(sum(array.nbytes for array in arrays), np.uint8)
+        words = [Words(a.ctypes.data, a.itemsize, a.strides[0] // a.itemsize, len(a)) for a in arrays]
+        self._alive = list(arrays), (Words * len(words))(*words)
+        self._given = ctypes.addressof(self._alive[1]), len(words), self.held.ctypes.data
+        self._call = call
+
+    def keep(self) -> None:
+        """Keep what they are now."""
+        self._call(*self._given, 1)
+
+    def changed(self) -> bool:
+        """Return whether any is something else."""
+        return bool(self._call(*self._given, 0))
+
+
 class Native:
     """The kernels of one compiled library. Each method returns None or False where it cannot read the tensor."""
 
@@ -67,6 +99,8 @@ class Native:
         self._add.argtypes = (*[ctypes.c_void_p] * 4, ctypes.c_int)
         self._reach = library.deadrelu_reach
         self._reach.argtypes = (ctypes.c_void_p,) * 3
+        self._words = library.deadrelu_words
+        self._words.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int)
 
     def engaged(
         self, z: torch.Tensor, kind: Kind, plan: Plan, sums: Sums, *, rectified: bool = False
@@ -89,6 +123,10 @@ class Native:
             return None
         look = _found(_REACH, z, plan)
         return None if look is None else Reach(self._reach, look, z)
+
+    def kept(self, arrays: Sequence[NDArray[Any]]) -> Kept:
+        """Return what keeps elements of arrays with one axis, and tells whether they have changed."""
+        return Kept(self._words, arrays)
 
     def maximum(self, z: torch.Tensor, plan: Plan) -> torch.Tensor | None:
         """See `kernels.maximum`."""

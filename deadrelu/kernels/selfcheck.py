@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from ..kinds import KINDS, Kind
@@ -27,7 +28,23 @@ def check(native: Native) -> str:
             for z, plan in _tensors(dtype):
                 if not _agrees(native, z, plan):
                     return f"{str(dtype).removeprefix('torch.')} of shape {tuple(z.shape)}"
-    return ""
+    return "" if _tells_changes(native) else "whether words have changed"
+
+
+def _tells_changes(native: Native) -> bool:
+    """Return whether words of each width are told to be the same, and not to be, side by side and apart."""
+    whole = [np.arange(90, dtype=width) for width in ("u1", "u2", "u4", "u8", "c16") for _ in range(2)]
+    arrays = [array[:: 1 + 3 * (i % 2)] for i, array in enumerate(whole)]
+    kept = native.kept(arrays)
+    kept.keep()
+    right = kept.held.tobytes() == b"".join(array.tobytes() for array in arrays) and not kept.changed()
+    for array, read in zip(whole, arrays, strict=True):
+        read[-1] += 1
+        right = right and kept.changed()
+        read[-1] -= 1
+        array[1] += len(read) < len(array)  # between two words
+        right = right and not kept.changed()
+    return right
 
 
 def _tensors(dtype: torch.dtype) -> list[tuple[torch.Tensor, Plan]]:

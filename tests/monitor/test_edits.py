@@ -35,16 +35,40 @@ def lower(bias: Tensor) -> None:
         bias[:6] -= 50.0
 
 
+def lower_data(bias: Tensor) -> None:
+    bias.data[:6] -= 50.0
+
+
+def replace_data(bias: Tensor) -> None:
+    bias.data = torch.cat((bias.data[:6] - 50.0, bias.data[6:]))
+
+
+@pytest.mark.parametrize("edit", [lower, lower_data, replace_data])
 @pytest.mark.parametrize("step", [43, 40, 47])
-def test_an_edit_is_named(step: int) -> None:
+def test_an_edit_is_named(step: int, edit: Callable[[Tensor], None]) -> None:
     """The biases of six units are lowered by hand once: no cause of the training's, the parameter is named."""
-    monitor = train(lambda model, now: lower(model[0].bias) if now == step else None)
+    monitor = train(lambda model, now: edit(model[0].bias) if now == step else None)
     deaths = [d for d in monitor.deaths if d.unit < 6 and not d.born_dead]
     assert len(deaths) >= 5
     assert {d.killed_by_step for d in deaths} == {step}
     assert {(d.cause, d.parameter, d.safe_lr) for d in deaths} == {("unknown", "0.bias", None)}
     (event,) = (e for e in monitor.events if e.units == tuple(sorted(d.unit for d in deaths)))
     assert event.remedy == f"0.bias was changed after step {step}, outside of the optimizer: look at what did it"
+
+
+@pytest.mark.parametrize("step", [30, 88, 101])
+@pytest.mark.parametrize("name", ["0.bias", "0.weight"])
+def test_no_death_after_an_edit_is_blamed_on_the_training(name: str, step: int) -> None:
+    """Also not of units that fired rarely, last some steps before: what was measured since holds the edit."""
+
+    def edit(model: nn.Module, now: int) -> None:
+        parameter = model.get_parameter(name)
+        if now == step:
+            parameter.data.copy_(-50.0 * torch.ones_like(parameter))
+
+    deaths = [d for d in train(edit).deaths if d.killed_by_step is not None and step - 3 <= d.killed_by_step <= step]
+    assert len(deaths) >= 20
+    assert {(d.cause, d.parameter) for d in deaths} == {("unknown", name)}
 
 
 def test_what_is_edited_all_the_time_is_part_of_the_training() -> None:
