@@ -71,7 +71,7 @@ class Coroner:
         # An edit before the silence was measured is in the parts, also where the unit had not fired for a while.
         until = max(death.last_fired or 0, stretch.last - 1)
         edited = self._edits.between(stretch.first, until, self.own(name).names)
-        if edited is not None and death.shares["input"] > min(death.shares.values()):
+        if edited is not None and not non_finite and death.shares["input"] > min(death.shares.values()):
             death.cause, death.parameter, death.lr = "unknown", edited, None
             return
         before = self._what_is_before(name)
@@ -97,6 +97,8 @@ class Coroner:
         elif death.cause in ("upstream_death", "input_shift", "learning_rate"):
             death.origin = next(iter(before.sites), None)
             death.lr = None  # its own kick is not the one to blame
+        elif death.cause == "non_finite":
+            death.parameter = edited
 
     def own(self, site: str) -> Own:
         """Return what feeds a site most directly; no parameter if it is not followed."""

@@ -12,6 +12,8 @@ from .fingerprints import Fingerprints
 
 RARE = 0.05
 """What is edited at more of the steps than this belongs to the training, as the clipping of weights does."""
+STEADY, LEAST = 0.25, 5
+"""And so does what is edited at so many of the steps that are asked for, and that often at least: a pull by hand."""
 
 _VERSION = attrgetter("_version")
 
@@ -65,8 +67,9 @@ class Edits:
 
         None if there is none, or if it is edited all the time.
         """
-        chosen = set(names).difference(self._names[i] for i in self._prints.restless)
-        for step, name in reversed(self._seen):
-            if first <= step <= last and name in chosen and self._count[name] <= max(2, RARE * self._steps):
-                return name
-        return None
+        steady = max(LEAST, STEADY * (last - first + 1))
+        here = Counter(name for step, name in self._seen if first <= step <= last)
+        ours = {self._names[i] for i in self._prints.restless}
+        ours |= {name for name, n in self._count.items() if n > max(2, RARE * self._steps) or here[name] >= steady}
+        chosen = set(names) - ours
+        return next((n for step, n in reversed(self._seen) if first <= step <= last and n in chosen), None)

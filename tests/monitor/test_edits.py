@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import pytest
@@ -15,13 +16,13 @@ import deadrelu
 from .stage import digits
 
 
-def train(edit: Callable[[nn.Module, int], None]) -> deadrelu.Monitor:
+def train(edit: Callable[[nn.Module, int], None], steps: int = 160) -> deadrelu.Monitor:
     torch.manual_seed(0)
     data, labels = digits()
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with deadrelu.Monitor(model, optimizer, window=10, strict=True) as monitor:
-        for step in range(160):
+        for step in range(steps):
             rows = torch.randint(len(data), (64,), generator=torch.Generator().manual_seed(step))
             optimizer.zero_grad()
             F.cross_entropy(model(data[rows]), labels[rows]).backward()
@@ -127,3 +128,36 @@ def test_weights_that_are_swapped_and_put_back_are_not_blamed(how: str) -> None:
     deaths = [d for d in monitor.deaths if d.killed_by_step == 83]
     assert len(deaths) >= 3
     assert {(d.cause, d.lr) for d in deaths} == {("learning_rate", 5.0)}
+
+
+@pytest.mark.parametrize("begin", [20, 250])
+@pytest.mark.parametrize("by_data", [False, True], ids=["no_grad", "data"])
+def test_a_pull_by_hand_is_a_drift(by_data: bool, begin: int) -> None:
+    """Biases are lowered a little after every update, late as well as early: many small steps that add up."""
+
+    def pull(model: nn.Module, step: int) -> None:
+        if step < begin:
+            return
+        bias = model[0].bias
+        if by_data:
+            bias.data[:6] -= 0.015
+        else:
+            with torch.no_grad():
+                bias[:6] -= 0.015
+
+    deaths = [d for d in train(pull, steps=begin + 500).deaths if d.unit < 6 and not d.born_dead]
+    assert len(deaths) >= 4
+    assert {(d.cause, d.parameter) for d in deaths} == {("bias_drift", "0.bias")}
+
+
+@pytest.mark.parametrize("number", [math.nan, -math.inf])
+def test_a_number_that_is_not_finite_comes_first(number: float) -> None:
+    """Whoever wrote it there; the parameter is named."""
+
+    def spoil(model: nn.Module, step: int) -> None:
+        if step == 43:
+            with torch.no_grad():
+                model[0].bias[2] = number
+
+    deaths = {d.unit: d for d in train(spoil).deaths}
+    assert (deaths[2].killed_by_step, deaths[2].cause, deaths[2].parameter) == (43, "non_finite", "0.bias")
