@@ -202,6 +202,40 @@ def test_experts_are_their_weights_and_lose_no_sample(spelling: str) -> None:
     assert report.coverage.batch_lost == (("relu()",) if spelling == "loop" else ())
 
 
+class Routed(Taped):
+    """Whole samples are sent to experts, each of which sees a part of the batch, or nothing of it."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.experts = nn.ModuleList(nn.Sequential(nn.Conv1d(4, 6, 2), nn.ReLU(), nn.Conv1d(6, 3, 2)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen, out = x[:, :3, 0].argmax(1), x.new_zeros(len(x), 3, 5)
+        for i, expert in enumerate(self.experts):
+            mask = chosen == i
+            numbers = mask.nonzero()[:, 0]
+            if self.way == "backwards":
+                numbers = numbers.flip(0) - len(x)
+            given = x[mask] if self.way == "mask" else x.index_select(0, numbers) if self.way == "ahead" else x[numbers]
+            z = expert[0](given)
+            if len(z):
+                self.note(f"experts.{i}.1", z.transpose(1, 2), len(z), 6, 6)
+            out[numbers] = expert[2](expert[1](z))
+        return out
+
+
+@pytest.mark.parametrize("way", ["mask", "ahead", "backwards"])
+def test_what_an_expert_is_sent_are_samples(way: str) -> None:
+    torch.manual_seed(0)
+    model = Routed(way)
+    for i, expert in enumerate(model.experts):
+        kill(expert[0].bias, i)
+    batches = [torch.randn(n, 4, 7) for n in (9, 1, 20)]
+    report = check(model, batches, {f"experts.{i}.1": (i,) for i in range(3)})
+    assert sum(site.samples for site in report.sites) == report.samples == 30
+
+
 def test_a_grouped_product_is_made_by_its_weights() -> None:
     """torch.nn.functional.grouped_mm: row i of the input times the matrix of the group that i lies in."""
     if not hasattr(F, "grouped_mm"):

@@ -164,8 +164,8 @@ def getitem(tracer: Tracer, call: Arguments, out: Out) -> None:
             break
     if trace.layout is not None and scrambled is not None:
         trace = _fitted(trace, tuple(out.shape))
-        shuffled = scrambled == 0 and found[1].layout.dims[0] == lay.batch(tensor.shape[0]) and out.ndim > 0
-        if trace.layout is not None and shuffled and _is_order(index[0], tracer.batch):
+        of_samples = scrambled == 0 and found[1].layout.dims[0] == lay.batch(tensor.shape[0]) and out.ndim > 0
+        if trace.layout is not None and of_samples and _takes_samples(index[0], tensor.shape[0]):
             trace = trace.moved(Layout((lay.batch(out.shape[0]), *trace.layout.dims[1:])))
     put(tracer, out, trace)
 
@@ -184,13 +184,19 @@ def _looked_up(tracer: Tracer, call: Arguments, out: torch.Tensor) -> None:
     put(tracer, out, Trace(layout, (name,), frozenset((name,))))
 
 
-def _is_order(index: Any, batch: int | None) -> bool:
-    """True if an index puts the samples into another order. On a GPU that would have to be waited for: it may not."""
-    if not isinstance(index, torch.Tensor) or index.dtype == torch.bool or index.device.type != "cpu":
+def _takes_samples(index: Any, rows: int) -> bool:
+    """True if an index takes some of so many samples, none of them twice: what a router sends to one expert, an order.
+
+    A mask does so. Of numbers on a GPU it is not known: they would have to be waited for.
+    """
+    if not isinstance(index, torch.Tensor) or index.ndim != 1 or not rows or not len(index):
         return False
-    if tuple(index.shape) != (batch,):
+    if index.dtype == torch.bool:
+        return True
+    if index.device.type != "cpu" or type(index) is not torch.Tensor or len(index) > rows:
         return False
-    return bool((index % len(index)).sort().values.equal(torch.arange(len(index), dtype=index.dtype)))
+    taken = (index % rows).sort().values
+    return not bool((taken[1:] == taken[:-1]).any())
 
 
 def _consumes(i: Any) -> int:
@@ -231,8 +237,9 @@ def index_select(tracer: Tracer, call: Arguments, out: Out) -> None:
     at = int(call.get(1, "dim")) % found[0].ndim
     dims = list(found[1].layout.dims)
     units = lay.has(dims[at], lay.UNIT)
-    same_rows = lay.has(dims[at], lay.BATCH) and _is_order(call.get(2, "index"), tracer.batch)
+    rows, index = found[0].shape[at], call.get(2, "index")
+    of_samples = dims[at] == lay.batch(rows) and _takes_samples(index, rows)
     dims[at] = (
-        lay.unit(out.shape[at]) if units else lay.batch(out.shape[at]) if same_rows else lay.position(out.shape[at])
+        lay.unit(out.shape[at]) if units else lay.batch(out.shape[at]) if of_samples else lay.position(out.shape[at])
     )
     put(tracer, out, found[1].moved(lay.normal(tuple(dims)), *([("gather", at)] if units else [])))

@@ -166,7 +166,7 @@ def _with_revival(life: Life, step: int) -> Life:
 
 
 def _top(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.fmax.reduce(z, axis=(0, 1))  # NaN only where every value is NaN
+    return np.fmax.reduce(z, axis=(0, 1), initial=np.nan)  # NaN only where every value is NaN
 
 
 def _merge(pages: list[Page]) -> Page:

@@ -5,11 +5,13 @@ Ground truth: the diary (brute.py), from DESIGN 2, 5.1, 5.2 and 6.3; and the sam
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from torch import Tensor, nn
 
 from .strangers import architectures, changes, loops
-from .strangers.architectures import Experts
 from .strangers.sets import DEATHS, MLP, STEPS, Script, Set, error, mlp, plain, planted, play, sgd
 
 SCRIPTS = (*architectures.SCRIPTS, *loops.SCRIPTS, *changes.SCRIPTS)
@@ -24,21 +26,43 @@ def test_script(script: Script) -> None:
         assert planted(lives, site) >= deaths, site
 
 
-def test_experts_that_get_a_part_of_the_batch() -> None:
-    """Rows picked by a mask are samples no more: a call counts as one, coverage says so, and no death comes early."""
+@pytest.mark.parametrize("way", ["numbers", "mask", "selected", "order"])
+def test_experts_that_get_a_part_of_the_batch(way: str) -> None:
+    """What a router sends to an expert are samples, as many as there are rows."""
+    lives, on = play(partial(architectures.routed, way=way))
+    assert {(x.site, x.last_fired) for x in lives if x.unit == 1} == {(site, 5) for site in on.plants}
+    report = on.monitor.report()
+    assert report.coverage.batch_lost == ()
+    assert sum(report[site].samples for site in on.plants) == report.samples
+
+
+class Pairs(nn.Module):
+    """Rows that come more than once, as the nodes of a graph do at each of their edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.out = nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.arange(len(x)) % (len(x) // 2)
+        return self.out(self.act(self.fc(x[rows])))
+
+
+def test_rows_that_come_twice() -> None:
+    """They are samples no more: a call counts as one, coverage says so, and no death comes early."""
     torch.manual_seed(0)
-    on, model = Set(True), Experts()
+    on, model = Set(True), Pairs()
     optimizer = sgd(model)
     on.watch(model, optimizer, {})
     with torch.no_grad():
-        model.experts[0][0].bias[1] = -1e3
+        model.fc.bias[1] = -1e3
     plain(on, model, optimizer, 6)
     on.monitor.close()
     report = on.monitor.report()
-    assert report.coverage.batch_lost == tuple(f"experts.{i}.1" for i in range(3))
+    assert report.coverage.batch_lost == ("act",)
     assert on.monitor.deaths == []
-    assert bool(report["experts.0.1"].undecided[1])
-    assert report["experts.0.1"].samples <= STEPS
+    assert bool(report["act"].undecided[1])
+    assert report["act"].samples <= STEPS
 
 
 @pytest.mark.parametrize("what", ["losses", "weights"])

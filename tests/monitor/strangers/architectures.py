@@ -312,20 +312,40 @@ def tokens_by_keyword(on: Set) -> None:
 
 
 class Experts(nn.Module):
-    """Rows are sent to experts; an expert may get none."""
+    """Rows are sent to experts, by their numbers, by a mask, or in one order for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, way: str) -> None:
         super().__init__()
-        self.gate = nn.Linear(6, 3)
-        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 2)) for _ in range(3))
+        self.trunk, self.gate, self.way = nn.Sequential(nn.Linear(6, 8), nn.ReLU()), nn.Linear(8, 3), way
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 2)) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, chosen = self.gate(x).softmax(1).max(1)
+        chosen = x[:, :3].argmax(1)
+        x = self.trunk(x)
+        weight = self.gate(x).softmax(1).gather(1, chosen[:, None])
         out = x.new_zeros(len(x), 2)
+        if self.way == "order":
+            order = chosen.argsort()
+            parts = x[order].split(torch.bincount(chosen, minlength=3).tolist())
+            mixed = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+            return out.index_copy(0, order, mixed) * weight
         for i, expert in enumerate(self.experts):
-            rows = (chosen == i).nonzero().flatten()
-            out = out.index_add(0, rows, expert(x[rows]) * weight[rows, None])
+            rows = chosen == i if self.way == "mask" else (chosen == i).nonzero().flatten()
+            given = x.index_select(0, rows) if self.way == "selected" else x[rows]
+            mixed = expert(given) * weight[rows]
+            if self.way == "mask":
+                out[rows] = mixed
+            else:
+                out = out.index_add(0, rows, mixed)
         return out
+
+
+def routed(on: Set, way: str) -> None:
+    model = Experts(way)
+    optimizer = sgd(model)
+    sites = {f"experts.{i}.1": (Ear(f"experts.{i}.0"), f"experts.{i}.0.bias") for i in range(3)}
+    on.watch(model, optimizer, {"trunk.1": (Ear("trunk.0"), None), **sites})
+    plain(on, model, optimizer, 6, rows=900)
 
 
 SCRIPTS = (
