@@ -164,6 +164,5 @@ class Express:
         for (shape, rows), plan in tap.plans.items():
             if rows != batch or plan is None or not plan.plain or 0 in shape:
                 continue
-            if batch is None or not plan.batch or plan.sample_count >= batch:  # whole, not a part of the batch
-                beats[shape] = Beat(slot, plan, None if marks.many else marks, alone=alone)
+            beats[shape] = Beat(slot, plan, None if marks.many else marks, alone=alone)
         return beats

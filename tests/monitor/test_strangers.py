@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import deadrelu
+
 from .strangers import architectures, changes, loops
 from .strangers.sets import DEATHS, MLP, STEPS, Script, Set, error, mlp, plain, planted, play, sgd
 
@@ -34,6 +36,35 @@ def test_experts_that_get_a_part_of_the_batch(way: str) -> None:
     report = on.monitor.report()
     assert report.coverage.batch_lost == ()
     assert sum(report[site].samples for site in on.plants) == report.samples
+
+
+class Chunks(nn.Module):
+    """A batch that is taken in parts, by a module that sees the second of them in some steps only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.act, self.out, self.both = nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 2), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.split([200, 100])
+        out = self.out(self.act(self.fc(first)))
+        return torch.cat((out, self.out(self.act(self.fc(second))))) if self.both else out
+
+
+def test_parts_of_a_batch_that_are_seen_now_and_then() -> None:
+    """Samples add up, in steps that run as traced as in others."""
+    torch.manual_seed(0)
+    model = Chunks()
+    optimizer = sgd(model)
+    seen = 0
+    with deadrelu.Monitor(model, optimizer, window=8, strict=True) as monitor:
+        for step in range(60):
+            model.both = step % 2 == 0
+            seen += 300 if model.both else 200
+            optimizer.zero_grad()
+            error(model(torch.randn(300, 6))).backward()
+            optimizer.step()
+    assert monitor.report()["act"].samples == seen
 
 
 class Pairs(nn.Module):
