@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         library.compiler()
     except library.UnusableError as error:
         pytest.skip(str(error))
-    cache = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
+    import fcntl  # which is where a compiler is taken, on Linux
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # compiled by one worker, for all of them
+        shared = shared.parent
+    cache = shared / "compiled"
+    cache.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch, (shared / "compiled.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.setenv("DEADRELU_KERNELS", "native")
         patch.delenv("CC", raising=False)

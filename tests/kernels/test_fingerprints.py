@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,20 +11,19 @@ from torch import Tensor, nn
 
 from deadrelu import kernels
 from deadrelu.fingerprints import Fingerprints
+from deadrelu.kernels.choice import Choice
 
 Edit = Callable[[Tensor], object]
 
 
 @pytest.fixture(params=["native", "reference"], autouse=True)
-def choice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def choice(request: pytest.FixtureRequest, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way to compare."""
-    if request.param == "reference":
-        monkeypatch.setattr(kernels.CHOICE, "native", None)
-    else:
-        monkeypatch.setenv("DEADRELU_KERNELS", "native")
-        if kernels.CHOICE.native is None:
-            kernels.described()
-        assert isinstance(kernels.CHOICE.native, kernels.Native)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(built))
+    monkeypatch.setenv("DEADRELU_KERNELS", request.param)
+    native = Choice().ready(0)
+    assert isinstance(native, kernels.Native) == (request.param == "native")
+    monkeypatch.setattr(kernels.CHOICE, "native", native)
 
 
 def parameters(dtype: torch.dtype = torch.float32) -> list[Tensor]:
