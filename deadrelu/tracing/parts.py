@@ -165,6 +165,7 @@ def getitem(tracer: Tracer, call: Arguments, out: Out) -> None:
     if trace.layout is not None and scrambled is not None:
         trace = _fitted(trace, tuple(out.shape))
         of_samples = scrambled == 0 and found[1].layout.dims[0] == lay.batch(tensor.shape[0]) and out.ndim > 0
+        of_samples = of_samples and all(i.ndim == 1 for i in index if isinstance(i, torch.Tensor))
         if trace.layout is not None and of_samples and _takes_samples(index[0], tensor.shape[0]):
             trace = trace.moved(Layout((lay.batch(out.shape[0]), *trace.layout.dims[1:])))
     put(tracer, out, trace)
@@ -189,6 +190,8 @@ def _takes_samples(index: Any, rows: int) -> bool:
 
     A mask does so. Of numbers on a GPU it is not known: they would have to be waited for.
     """
+    if isinstance(index, list) and all(type(i) is int for i in index):
+        return 0 < len(index) == len({i % rows for i in index})
     if not isinstance(index, torch.Tensor) or index.ndim != 1 or not rows or not len(index):
         return False
     if index.dtype == torch.bool:
