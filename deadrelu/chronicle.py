@@ -169,7 +169,7 @@ class Chronicle:
         self._reaches(observed)
         explain(died)
         self.lives.expect(self._known_rates())
-        events = death_events(died, self._drift.groups.spike) + revival_events(revived)
+        events = death_events(died, self._drift.groups.spike, self.coroner.edited) + revival_events(revived)
         events += self._risks.look(captures, observed, self.lives.dead)
         self.events += events
         self._last = (observed, tuple(died), tuple(revived), tuple(events))

@@ -38,11 +38,15 @@ class Coroner:
     Args:
         window, drift, paths, edits: what was seen.
         fed_by: per layer, the layers whose output reaches it.
+
+    Attributes:
+        edited: after which update the parameter was edited that killed a unit, by site and unit.
     """
 
     def __init__(
         self, window: Window, drift: Drift, paths: Trajectories, edits: Edits, fed_by: Mapping[str, frozenset[str]]
     ) -> None:
+        self.edited: dict[tuple[str, int], int] = {}
         self._edits = edits
         self._fed_by = fed_by
         self._window = window
@@ -69,15 +73,18 @@ class Coroner:
         death.margin_before, death.margin_after = stretch.before, stretch.after
         death.kick, death.lr = stretch.kick, stretch.lr if np.isfinite(stretch.lr) else None
         # An edit before the silence was measured is in the parts, also where the unit had not fired for a while.
-        until = max(death.last_fired or 0, stretch.last - 1)
-        edited = self._edits.between(stretch.first, until, self.own(name).names)
-        if edited is not None and not non_finite and death.shares["input"] > min(death.shares.values()):
-            death.cause, death.parameter, death.lr = "unknown", edited, None
+        span = stretch.first, max(death.last_fired or 0, stretch.last - 1)
+        names, bias = self.own(name).names, self._drift.groups.name(follower.feeder.bias)
+        fall = stretch.before - stretch.after
+        edit = self._edits.blamed(*span, names, death.unit, bias=bias, fall=fall)
+        if edit is not None and not non_finite and death.shares["input"] > min(death.shares.values()):
+            death.cause, death.parameter, death.lr = "bias_drift" if edit.pull else "unknown", edit.name, None
+            self.edited[name, death.unit] = edit.step
             return
         before = self._what_is_before(name)
         if not before.sites:  # features that vanish from the data have not died
             parts["input"], parts["upstream"] = parts["input"] + parts["upstream"], 0.0
-        span = stretch.first, stretch.last
+        fatal = stretch.first, stretch.last
         death.cause, part = judge(
             Evidence(
                 non_finite=non_finite,
@@ -85,8 +92,8 @@ class Coroner:
                 kick=stretch.kick,
                 steady=stretch.steady,
                 raw_input=not before.sites and not before.layers,
-                raw_moved=self._raw_moved(name, span, set()),
-                upstream_kick=self._upstream_kick(name, span, set()),
+                raw_moved=self._raw_moved(name, fatal, set()),
+                upstream_kick=self._upstream_kick(name, fatal, set()),
                 upstream_dead=0.0 if before.past else self._upstream_dead(before.sites, silent),
                 is_norm=follower.feeder.is_norm,
             )
@@ -98,7 +105,7 @@ class Coroner:
             death.origin = next(iter(before.sites), None)
             death.lr = None  # its own kick is not the one to blame
         elif death.cause == "non_finite":
-            death.parameter = edited
+            death.parameter = self._edits.spoilt(*span, names, death.unit)
 
     def own(self, site: str) -> Own:
         """Return what feeds a site most directly; no parameter if it is not followed."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 from .deaths import Cause, Death, Event
 
@@ -25,20 +26,27 @@ _REMEDIES: dict[Cause, str] = {
 }
 
 
-def death_events(deaths: Sequence[Death], spike: Spike = lambda step, rate: None) -> list[Event]:
+def death_events(
+    deaths: Sequence[Death],
+    spike: Spike = lambda step, rate: None,
+    edited: Mapping[tuple[str, int], int] = MappingProxyType({}),
+) -> list[Event]:
     """Group the deaths of a window by site and cause.
 
-    Spike: returns (step, rate) of a learning rate that stands out at a step or shortly before, None if there is none.
+    Args:
+        deaths: in any order.
+        spike: returns (step, rate) of a learning rate that stands out at a step or shortly before, None for none.
+        edited: after which update the parameter was edited that killed a unit, by site and unit.
     """
     keys = sorted(deaths, key=_key)
-    return [_event(list(group), spike) for _, group in groupby(keys, _key)]
+    return [_event(list(group), spike, edited) for _, group in groupby(keys, _key)]
 
 
 def _key(death: Death) -> tuple[str, str, str]:
     return death.site, death.cause, (death.parameter or "") if death.cause == "unknown" else ""
 
 
-def _event(deaths: list[Death], spike: Spike) -> Event:
+def _event(deaths: list[Death], spike: Spike, edited: Mapping[tuple[str, int], int]) -> Event:
     first = deaths[0]
     steps = [d.confirmed if d.killed_by_step is None else d.killed_by_step for d in deaths]
     rates = [d.lr for d in deaths if d.lr is not None]
@@ -47,7 +55,8 @@ def _event(deaths: list[Death], spike: Spike) -> Event:
     rescue = _rescue(deaths)
     odd = spike(min(steps), lr) or spike(max(steps), lr)
     if first.cause == "unknown" and parameters:
-        remedy = f"{parameters[0]} was changed after step {min(steps)}, outside of the optimizer: look at what did it"
+        step = min(edited.get((d.site, d.unit), step) for d, step in zip(deaths, steps, strict=True))
+        remedy = f"{parameters[0]} was changed after step {step}, outside of the optimizer: look at what did it"
     elif rescue is None and first.cause == "learning_rate" and odd is not None:
         remedy = f"the learning rate was {odd[1]:.3g} at step {odd[0]}: mend that first"
     elif rescue is None:

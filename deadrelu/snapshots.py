@@ -153,6 +153,17 @@ class Snapshots:
             self._open.places = self._places
             self._open.scaled = [not risen or self._groups.get(id(p)) in risen for p in self._parameters]
 
+    def edited(self, step: int, *, late: bool) -> None:
+        """Parameters were changed after this step, by something else than an optimizer.
+
+        Late: what the update left was kept after that, and is not known then.
+        """
+        update = self.updates.get(step)
+        if update is not None:
+            update.versions = []
+            if late:
+                self._drop(step)
+
     def after_update(self) -> None:
         """Keep the parameters after it."""
         update, self._open = self._open, None
@@ -191,12 +202,14 @@ class Snapshots:
     def _trim(self) -> None:
         while len(self.updates) > MOST or (len(self.updates) > 1 and self._held > self._memory):
             oldest = next((step for step in self.updates if step not in self._wanted), next(iter(self.updates)))
-            gone = self.updates.pop(oldest)
-            heir = self.updates.get(oldest + 1)
-            kept = _bytes(gone.after) if heir is not None and heir.before is gone.after else 0
-            self._held -= gone.size - kept
-            if heir is not None:
-                heir.size += kept
+            self._drop(oldest)
+
+    def _drop(self, step: int) -> None:
+        gone, heir = self.updates.pop(step), self.updates.get(step + 1)
+        kept = _bytes(gone.after) if heir is not None and heir.before is gone.after else 0
+        self._held -= gone.size - kept
+        if heir is not None:
+            heir.size += kept
 
 
 def _clones(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -207,9 +207,11 @@ class Stepper:
         """An optimizer is about to update the parameters."""
         if self.resting:
             return
-        self._edits.before_update(self.number)
+        edited = self._edits.before_update(self.number)
         if self._snapshots.refused is not None:
             return
+        if edited:
+            self._snapshots.edited(self.number - 1, late=len(self._optimizers) > 1)
         if self.open:
             self._snapshots.before_update(self.number, self._drift.groups.present(), self.thorough)
         else:  # the forward pass comes in the closure that the optimizer was given
