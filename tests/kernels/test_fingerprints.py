@@ -136,3 +136,59 @@ def test_what_cannot_be_read_is_left_alone() -> None:
     assert prints.changed() == []
     prints.close()
     assert prints.changed() == []
+
+
+def test_how_a_vector_has_changed() -> None:
+    p = nn.Parameter(torch.tensor([1.0, -2.0, 3.0, 0.5]))
+    prints = Fingerprints([p])
+    prints.keep()
+    p.data[1] -= 4.0
+    assert prints.changed() == [0]
+    change = prints.change(0)
+    assert change.rows.tolist() == [False, True, False, False]
+    assert change.shift is not None
+    assert change.shift.tolist() == [0.0, -4.0, 0.0, 0.0]
+    assert change.size == pytest.approx(4 / (14.25 / 4) ** 0.5)
+
+
+@pytest.mark.parametrize("shape", [(20, 6), (500, 30), (300, 4, 3, 3)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_which_rows_of_a_weight_have_changed(shape: tuple[int, ...], channels_last: bool) -> None:
+    """Of a wide one those between two that are read and have changed, too; never one beside rows that have not."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape)
+    if channels_last and len(shape) == 4:
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    p = nn.Parameter(weight)
+    prints = Fingerprints([p])
+    prints.keep()
+    first, last = shape[0] // 4, shape[0] // 2
+    p.data[first:last] *= -2.0
+    assert prints.changed() == [0]
+    rows = prints.change(0).rows
+    sure = -(-shape[0] // 128)
+    assert rows[first + sure : last - sure].all()
+    assert not rows[:first].any()
+    assert not rows[last:].any()
+    assert prints.change(0).shift is None
+    assert 1.5 < prints.change(0).size < 6
+
+
+def test_a_parameter_of_another_shape_has_changed_throughout() -> None:
+    p = nn.Parameter(torch.randn(5, 3))
+    prints = Fingerprints([p])
+    prints.keep()
+    p.data = torch.randn(7, 3)
+    assert prints.changed() == [0]
+    assert prints.change(0).rows.tolist() == [True] * 7
+
+
+def test_memory_that_is_shared_with_others_is_not_read() -> None:
+    """A part of a wider tensor: what lies between its rows is not its own."""
+    buffer = torch.randn(8, 10)
+    p = nn.Parameter(buffer[:, :4])
+    prints = Fingerprints([p])
+    prints.keep()
+    buffer[:, 5] = 9.0
+    assert prints.changed() == []
+    assert not prints.reads(0)
