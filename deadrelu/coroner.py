@@ -66,6 +66,11 @@ class Coroner:
             stretch = self._paths.stretch(name, death.unit, death.last_fired)
         if stretch is None or follower is None:
             death.cause, _ = judge(Evidence(born_dead=death.born_dead, non_finite=non_finite))
+            if death.cause == "unknown" and death.last_fired is not None:
+                at = death.last_fired
+                edit = self._edits.blamed(at, at, self.own(name).names, death.unit, bias=None, fall=0.0)
+                if edit is not None:
+                    death.parameter, self.edited[name, death.unit] = edit.name, edit.step
             return
         parts = dict(zip(("weight", "decay", "bias", "upstream", "input"), map(float, stretch.parts), strict=True))
         death.shares = {name: parts[name] for name in PARTS}
@@ -108,10 +113,10 @@ class Coroner:
             death.parameter = self._edits.spoilt(*span, names, death.unit)
 
     def own(self, site: str) -> Own:
-        """Return what feeds a site most directly; no parameter if it is not followed."""
+        """Return what feeds a site most directly."""
         follower, groups = self._drift.followers.get(site), self._drift.groups
-        if follower is None:
-            return Own((), None, None)
+        if follower is None:  # no single layer holds its weight as a parameter
+            return Own(*groups.beneath(self._window.slots[site].site.producers), None)
         layers = [layer for layer in (follower.feeder, follower.inner) if layer is not None]
         names = [groups.name(p) for layer in layers for p in (layer.weight, layer.bias)]
         above = self._what_is_before(site).sites

@@ -109,6 +109,23 @@ class Groups:
         """Return the name of a parameter in the model."""
         return self._names.get(id(parameter))
 
+    def beneath(self, paths: Iterable[str]) -> tuple[tuple[str, ...], tuple[int, int] | None]:
+        """Return the parameters of these modules, or these parameters, by name, biases last, and what scales the first.
+
+        A weight that a parametrization, a mask or a norm computes is there by what it is computed from.
+        """
+        wanted = tuple(paths)
+        found = [
+            (name, key)
+            for key, name in self._names.items()
+            if any(name == path or name.startswith(f"{path}.") for path in wanted if path)
+        ]
+        found.sort(key=lambda pair: pair[0].rpartition(".")[2] == "bias")
+        held = next((self._where[key] for _, key in found if key in self._where), None)
+        if held is None or any(isinstance(optimizer, _OUT_OF_PROPORTION) for optimizer in self._optimizers):
+            return tuple(name for name, _ in found), None
+        return tuple(name for name, _ in found), (self._optimizers.index(held[0]), held[1])
+
     def peak(self, parameter: torch.Tensor | None) -> tuple[float, float]:
         """Return (largest learning rate since the last call, before the last update; that of the last update)."""
         key = self._key(parameter)

@@ -45,6 +45,7 @@ MANY = 3
 """Units that die by one update: fewer are replayed only while half of the credit is left."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _BESIDE = ("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs")
+_WEIGHTS = tuple(f"torch.nn.utils.{name}" for name in ("prune", "weight_norm", "spectral_norm"))
 
 
 class ReplayError(Exception):
@@ -281,7 +282,8 @@ def copied(model: nn.Module) -> nn.Module:
         state["_buffers"] = {name: tensor(b) for name, b in held._buffers.items()}
         state["_compiled_call_impl"] = None  # which is bound to the model
         for name in (*_HOOKS, *_BESIDE):
-            state[name] = type(getattr(held, name))()
+            kept = {key: hook for key, hook in getattr(held, name).items() if name in _HOOKS and _makes_weights(hook)}
+            state[name] = type(getattr(held, name))(kept)
         vars(clone).update(state)
         vars(clone)["_modules"] = {n: None if child is None else module(child) for n, child in held._modules.items()}
         return clone
@@ -289,11 +291,16 @@ def copied(model: nn.Module) -> nn.Module:
     return module(model)
 
 
+def _makes_weights(hook: object) -> bool:
+    """Return whether a hook computes a weight of the module that it is called for, as pruning and the old norms do."""
+    return any(made.__module__ in _WEIGHTS for made in type(hook).__mro__)
+
+
 def _check(module: nn.Module, modules: set[nn.Module]) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         raise ReplayError("a part of the model is scripted")
     for name in _HOOKS:
-        if not all(isinstance(hook, Hook) for hook in getattr(module, name).values()):
+        if not all(isinstance(hook, Hook) or _makes_weights(hook) for hook in getattr(module, name).values()):
             raise ReplayError(f"{type(module).__name__} carries hooks that are not the monitor's")
     for name, value in vars(module).items():
         if name == "_modules":
