@@ -1,7 +1,7 @@
 """Fingerprints: some elements of each parameter, to tell whether it is what it was, also where nothing else tells.
 
 A change through `.data` raises no version. Read are parameters in the host's memory that are dense: up to 4096 elements
-of a vector, and about one of each row of what has more axes, of 128 rows at most.
+of a vector, and about one of each row of what has more axes, of 32 rows at most.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .kernels import CHOICE, Kept, Native
 
-_VECTOR, _ROWS = 4096, 128
+_VECTOR, _ROWS = 4096, 32
 _MOVES, _OFTEN = 16, 0.05
 """What moves more often, and at more of the steps, belongs to something that swaps the memory of parameters."""
 _WORDS = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}
