@@ -76,6 +76,8 @@ class Edits:
         self._versions: list[int] | None = None
         self._prints = Fingerprints(())
         self._reads = False
+        self._numbers = list(range(len(named)))
+        self._versioned = self._parameters
         self._seen: dict[str, deque[_Edit]] = {}
         self._count: Counter[str] = Counter()
         self._steps = 0
@@ -86,16 +88,15 @@ class Edits:
         if self._versions is None:
             return False
         changed = self._prints.changed()
-        now = list(map(_VERSION, self._parameters))
+        now = list(map(_VERSION, self._versioned))
         if not changed and now == self._versions:
             return False
-        raised = {i for i, (a, b) in enumerate(zip(now, self._versions, strict=True)) if a != b}
-        # What is read as a whole, or several of which nothing that is read has changed, were put back: weights that are
-        # swapped for a validation.
-        same = {i for i in raised.difference(changed) if self._prints.whole(i)}
+        versions = zip(self._numbers, now, self._versions, strict=True)
+        raised = {i for i, is_, was in versions if is_ != was}
+        # Several of which nothing that is read has changed were put back: weights that are swapped for a validation.
         if not changed and len(raised) > 1 and all(map(self._prints.reads, raised)):
-            same = raised
-        for i in sorted(raised.union(changed) - same):
+            return True
+        for i in sorted(raised.union(changed)):
             self._note(step - 1, i, raised=i in raised, read=i in changed)
         return True
 
@@ -110,8 +111,10 @@ class Edits:
         """Remember what the parameters are right after an update."""
         if not self._reads:  # not sooner: until the first forward pass some may not be there yet
             self._prints, self._reads = Fingerprints(self._parameters), True
-        self._versions = list(map(_VERSION, self._parameters))
-        self._prints.keep()
+        if self._prints.keep():  # what is read as a whole needs no version
+            self._numbers = [i for i in range(len(self._parameters)) if not self._prints.whole(i)]
+            self._versioned = [self._parameters[i] for i in self._numbers]
+        self._versions = list(map(_VERSION, self._versioned))
 
     def pause(self) -> None:
         """Say nothing of what changes until the next update that is told of."""
@@ -119,7 +122,7 @@ class Edits:
 
     def close(self) -> None:
         """Let go of the parameters."""
-        self._parameters, self._versions = [], None
+        self._parameters, self._versioned, self._versions = [], [], None
         self._prints.close()
 
     def blamed(

@@ -57,14 +57,17 @@ class Fingerprints:
         self.restless: set[int] = set()
         self._moves: Counter[int] = Counter()
         self._looks = 0
+        self._noted = False
         self._reading = self._was = _Reading(dict(enumerate(parameters)))
 
-    def keep(self) -> None:
-        """Note what the parameters hold now."""
+    def keep(self) -> bool:
+        """Note what the parameters hold now; returns whether others are read than the last time."""
         if self._reading.moved():
             self._find()
-        self._was = self._reading
+        new, self._was = self._was is not self._reading or not self._noted, self._reading
+        self._noted = True
         self._reading.keep()
+        return new
 
     def changed(self) -> list[int]:
         """Return the numbers of the parameters that hold something else than when they were kept."""
