@@ -235,14 +235,33 @@ def test_no_interval_where_z_bends() -> None:
     assert death.safe_lr is None
 
 
-def test_a_model_that_cannot_be_copied_is_compared_all_the_same() -> None:
-    """After a forward pass, the old hooks of `spectral_norm` hold a weight that Python cannot copy."""
+def test_old_hooks_that_make_a_weight_are_copied() -> None:
+    """After a forward pass, those of `spectral_norm` hold a weight that Python cannot copy; it is made anew."""
 
     def build() -> nn.Sequential:
         torch.manual_seed(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return nn.Sequential(nn.utils.spectral_norm(nn.Linear(6, 8)), nn.ReLU())
+
+    old, new = build(), build()
+    with torch.no_grad():
+        new[0].bias[2] -= 100
+    for net in (old, new):
+        net(DATA)
+    found = deadrelu.diff(old, new, data=DATA)
+    assert [(death.unit, death.cause) for death in found["1"].deaths] == [(2, "bias")]
+
+
+def test_a_model_that_cannot_be_copied_is_compared_all_the_same() -> None:
+    """A hook of its own keeps an output, and with it a graph, which Python cannot copy."""
+
+    def build() -> nn.Sequential:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(6, 8), nn.ReLU())
+        net[0].kept = []  # type: ignore[assignment]
+        net[0].register_forward_hook(lambda module, args, out: module.kept.append(out))
+        return net
 
     old, new = build(), build()
     with torch.no_grad():
