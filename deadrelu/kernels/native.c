@@ -309,9 +309,6 @@ static int differs(const Words *words, uint8_t *held, int keep)
 int deadrelu_words(const Words *words, int64_t memories, uint8_t *held, int keep)
 {
     int other = 0;
-    for (int64_t i = 0; i < memories; i++) /* all at once: words that are far apart are in no cache */
-        for (int64_t at = 0; at < words[i].count && words[i].step > 1; at++)
-            __builtin_prefetch(words[i].data + at * words[i].step * words[i].width);
     for (int64_t i = 0; i < memories && !other; held += words[i].count * words[i].width, i++)
         other = differs(&words[i], held, keep);
     return other;
