@@ -57,15 +57,13 @@ class Fingerprints:
         self.restless: set[int] = set()
         self._moves: Counter[int] = Counter()
         self._looks = 0
-        self._noted = False
-        self._reading = self._was = _Reading(dict(enumerate(parameters)))
+        self._reading, self._was = _Reading(dict(enumerate(parameters))), _Reading({})
 
     def keep(self) -> bool:
         """Note what the parameters hold now; returns whether others are read than the last time."""
         if self._reading.moved():
             self._find()
-        new, self._was = self._was is not self._reading or not self._noted, self._reading
-        self._noted = True
+        new, self._was = self._was is not self._reading, self._reading
         self._reading.keep()
         return new
 
